@@ -1,0 +1,211 @@
+//! Hash algorithms by their TPM names, and digests that know their algorithm.
+//!
+//! TPM 2.0 Library Part 2, 6.3 (TPM_ALG_ID); TCG Algorithm Registry.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use sha2::Digest as _;
+
+/// A hash algorithm that a PCR bank, a name or a log may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum HashAlg {
+    /// TPM_ALG_SHA1.
+    Sha1,
+    /// TPM_ALG_SHA256.
+    Sha256,
+    /// TPM_ALG_SHA384.
+    Sha384,
+    /// TPM_ALG_SHA512.
+    Sha512,
+    /// TPM_ALG_SM3_256: its digests can be read, not computed.
+    Sm3,
+}
+
+impl HashAlg {
+    /// By TPM_ALG_ID.
+    #[must_use]
+    pub const fn from_tpm(id: u16) -> Option<Self> {
+        match id {
+            0x0004 => Some(Self::Sha1),
+            0x000b => Some(Self::Sha256),
+            0x000c => Some(Self::Sha384),
+            0x000d => Some(Self::Sha512),
+            0x0012 => Some(Self::Sm3),
+            _ => None,
+        }
+    }
+
+    /// The TPM_ALG_ID.
+    #[must_use]
+    pub const fn to_tpm(self) -> u16 {
+        match self {
+            Self::Sha1 => 0x0004,
+            Self::Sha256 => 0x000b,
+            Self::Sha384 => 0x000c,
+            Self::Sha512 => 0x000d,
+            Self::Sm3 => 0x0012,
+        }
+    }
+
+    /// By the lower-case name that policies, the kernel and tpm2-tools use (`sha256`, `sm3_256`).
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Sha1, Self::Sha256, Self::Sha384, Self::Sha512, Self::Sm3].into_iter().find(|alg| alg.name() == name)
+    }
+
+    /// The lower-case name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sha1 => "sha1",
+            Self::Sha256 => "sha256",
+            Self::Sha384 => "sha384",
+            Self::Sha512 => "sha512",
+            Self::Sm3 => "sm3_256",
+        }
+    }
+
+    /// Digest length in bytes.
+    #[must_use]
+    pub const fn size(self) -> usize {
+        match self {
+            Self::Sha1 => 20,
+            Self::Sha256 | Self::Sm3 => 32,
+            Self::Sha384 => 48,
+            Self::Sha512 => 64,
+        }
+    }
+
+    /// Whether this crate can compute it. SM3 is read only.
+    #[must_use]
+    pub const fn computable(self) -> bool {
+        !matches!(self, Self::Sm3)
+    }
+
+    /// Hash of the parts, one after another. None where [`HashAlg::computable`] is false.
+    #[must_use]
+    pub fn hash(self, parts: &[&[u8]]) -> Option<Digest> {
+        fn run<H: sha2::Digest>(alg: HashAlg, parts: &[&[u8]]) -> Option<Digest> {
+            let mut hasher = H::new();
+            for part in parts {
+                hasher.update(part);
+            }
+            Digest::new(alg, &hasher.finalize())
+        }
+        match self {
+            Self::Sha1 => run::<sha1::Sha1>(self, parts),
+            Self::Sha256 => run::<sha2::Sha256>(self, parts),
+            Self::Sha384 => run::<sha2::Sha384>(self, parts),
+            Self::Sha512 => run::<sha2::Sha512>(self, parts),
+            Self::Sm3 => None,
+        }
+    }
+}
+
+impl fmt::Display for HashAlg {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.name())
+    }
+}
+
+/// SHA-256 of the parts, one after another.
+#[must_use]
+pub fn sha256(parts: &[&[u8]]) -> [u8; 32] {
+    let mut hasher = sha2::Sha256::new();
+    for part in parts {
+        hasher.update(part);
+    }
+    hasher.finalize().into()
+}
+
+/// A digest with its algorithm. Compares equal only when both agree.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest {
+    alg: HashAlg,
+    /// Zero-padded to the longest digest.
+    bytes: [u8; 64],
+}
+
+impl Digest {
+    /// A digest of `alg`. None when the length is not that algorithm's.
+    #[must_use]
+    pub fn new(alg: HashAlg, digest: &[u8]) -> Option<Self> {
+        if digest.len() != alg.size() {
+            return None;
+        }
+        let mut bytes = [0u8; 64];
+        bytes.get_mut(..digest.len())?.copy_from_slice(digest);
+        Some(Self { alg, bytes })
+    }
+
+    /// All zero bytes: a PCR's value after reset (for PCR 0–15 and 23).
+    #[must_use]
+    pub const fn zero(alg: HashAlg) -> Self {
+        Self { alg, bytes: [0; 64] }
+    }
+
+    /// All 0xff bytes: a PCR 17–22 before a dynamic launch, and what IMA extends for a violation.
+    #[must_use]
+    pub fn ones(alg: HashAlg) -> Self {
+        let mut bytes = [0u8; 64];
+        if let Some(used) = bytes.get_mut(..alg.size()) {
+            used.fill(0xff);
+        }
+        Self { alg, bytes }
+    }
+
+    /// From lower- or upper-case hex of exactly the algorithm's length.
+    #[must_use]
+    pub fn from_hex(alg: HashAlg, text: &str) -> Option<Self> {
+        Self::new(alg, &hex::decode(text).ok()?)
+    }
+
+    /// The algorithm.
+    #[must_use]
+    pub const fn alg(&self) -> HashAlg {
+        self.alg
+    }
+
+    /// The digest's bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.alg.size()).unwrap_or_default()
+    }
+
+    /// Whether all bytes are zero.
+    #[must_use]
+    pub fn is_zero(&self) -> bool {
+        self.bytes == [0; 64]
+    }
+
+    /// The PCR extend operation: H(self ‖ digest). None when the algorithms differ or cannot be computed.
+    #[must_use]
+    pub fn extend(&self, digest: &Self) -> Option<Self> {
+        if self.alg != digest.alg {
+            return None;
+        }
+        self.alg.hash(&[self.as_bytes(), digest.as_bytes()])
+    }
+}
+
+/// Lower-case hex without the algorithm.
+impl fmt::Display for Digest {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&hex::encode(self.as_bytes()))
+    }
+}
+
+/// `sha256:` and lower-case hex.
+impl fmt::Debug for Digest {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}:{self}", self.alg)
+    }
+}
+
+/// The PCR values of one bank, by index.
+pub type PcrValues = BTreeMap<u8, Digest>;
+
+/// PCR values by bank.
+pub type PcrBanks = BTreeMap<HashAlg, PcrValues>;

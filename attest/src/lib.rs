@@ -1,0 +1,17 @@
+//! Hostmark's pure library: evidence formats, endorsements, replay, appraisal, results, labels and permits.
+//!
+//! Data moves one way, and each arrow consumes the previous type:
+//!
+//! ```text
+//! bytes → Evidence (untrusted) → GenuineEvidence → ReplayedLogs → Claims → Appraisal → AttestationResult → Permit
+//! ```
+//!
+//! No async, no files, no clock, no randomness of its own: time and nonces are arguments.
+
+pub mod bytes;
+pub mod check;
+pub mod digest;
+pub mod finding;
+pub mod label;
+pub mod selection;
+pub mod wire;

@@ -1,0 +1,1 @@
+//! The host daemon: collects evidence with the TPM and applies profiles.
