@@ -11,7 +11,9 @@
 pub mod bytes;
 pub mod check;
 pub mod digest;
+pub mod evidence;
 pub mod finding;
+pub mod jws;
 pub mod label;
 pub mod selection;
 pub mod wire;

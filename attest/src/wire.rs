@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use crate::finding::Finding;
 use crate::selection::PcrSelection;
 
-/// Media type of a round's evidence: a deterministic CBOR CMW collection (see `evidence`).
+/// Media type of a round's evidence: a deterministic CBOR CMW collection (see [`crate::evidence`]).
 pub const EVIDENCE_TYPE: &str = "application/vnd.hostmark.evidence+cbor;v=1";
 
 /// Domain string of a quote's qualifyingData.
