@@ -15,5 +15,6 @@ pub mod evidence;
 pub mod finding;
 pub mod jws;
 pub mod label;
+pub mod manifest;
 pub mod selection;
 pub mod wire;
