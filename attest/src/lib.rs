@@ -13,6 +13,7 @@ pub mod check;
 pub mod digest;
 pub mod evidence;
 pub mod finding;
+pub mod identity;
 pub mod jws;
 pub mod label;
 pub mod manifest;
