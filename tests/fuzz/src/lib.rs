@@ -1,0 +1,15 @@
+//! Fuzz targets: one per parser that reads bytes from a host, an operator or a file.
+//!
+//! A target must return for every input, without a panic and in bounded time; what it returns is another test's matter.
+//! `src/main.rs` drives the targets by mutating seeds (what CI runs); `guided/` drives the same table with libFuzzer's
+//! coverage feedback. This does **not** establish that a parser accepts what it should: see each crate's own tables.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::indexing_slicing,
+    reason = "a tool for tests: a panic here stops a fuzz run, nothing else"
+)]
+
+pub mod mutate;
+pub mod seeds;
+pub mod targets;
