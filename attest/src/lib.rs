@@ -18,4 +18,5 @@ pub mod jws;
 pub mod label;
 pub mod manifest;
 pub mod selection;
+pub mod tpm;
 pub mod wire;
