@@ -17,6 +17,8 @@ pub mod identity;
 pub mod jws;
 pub mod label;
 pub mod manifest;
+pub mod policy;
 pub mod selection;
+pub mod tier;
 pub mod tpm;
 pub mod wire;

@@ -1,0 +1,324 @@
+//! AppraisalPolicy: which PCRs are quoted and what is wanted of the claims.
+//!
+//! Validation refuses a policy that could say yes without proof: PCR 0–7 must be quoted, PCR 10 where IMA is judged, the host
+//! log's PCR where engines are; PCR 16 and 23 can be reset by anyone and prove nothing; a SHA-1 bank is never enough.
+
+use std::collections::BTreeSet;
+
+use serde::Deserialize;
+
+use super::{PolicyError, parse_toml};
+use crate::digest::HashAlg;
+use crate::selection::PcrSelection;
+use crate::tier::{Submodule, Tier};
+
+/// Claims that a rule can name, with the submodule that each belongs to.
+pub(crate) const CLAIMS: [(&str, Submodule); 5] = [
+    ("secure_boot", Submodule::Boot),
+    ("kernel_command_line", Submodule::Boot),
+    ("lockdown", Submodule::Boot),
+    ("tpm_class", Submodule::Platform),
+    ("kernel_release", Submodule::Platform),
+];
+
+/// Named firmware and kernel quirks that a policy may tolerate, with the reason. Each use is visible in the result.
+pub const QUIRKS: [(&str, &str); 2] = [
+    ("pcrphase-unlogged", "systemd before 255 extends boot phases into PCR 11 without a log"),
+    ("ima-padded-sha1", "kernels before 5.8 extend the zero-padded SHA-1 template digest into every bank"),
+];
+
+/// An appraisal policy, validated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppraisalPolicy {
+    name: String,
+    raw: Raw,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    version: u64,
+    pcrs: PcrSelection,
+    references: Vec<String>,
+    #[serde(default)]
+    quirks: BTreeSet<String>,
+    #[serde(default, rename = "rule")]
+    rules: Vec<Rule>,
+    ima: Option<ImaRules>,
+    engine: Option<EngineRules>,
+}
+
+/// One demand on one claim.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// Id of the finding it makes; starts with its submodule's name.
+    pub id: String,
+    /// The claim.
+    pub claim: String,
+    /// What it must be. A claim that is absent never satisfies.
+    pub want: Expectation,
+    /// What the submodule becomes otherwise.
+    #[serde(rename = "else")]
+    pub otherwise: OnUnknown,
+}
+
+/// The values that satisfy a rule.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum Expectation {
+    /// Exactly this.
+    Exactly(String),
+    /// Any of these.
+    AnyOf(Vec<String>),
+}
+
+impl Expectation {
+    /// Whether a value satisfies.
+    #[must_use]
+    pub fn accepts(&self, value: &str) -> bool {
+        match self {
+            Self::Exactly(one) => one == value,
+            Self::AnyOf(list) => list.iter().any(|one| one == value),
+        }
+    }
+}
+
+impl std::fmt::Display for Expectation {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exactly(one) => out.write_str(one),
+            Self::AnyOf(list) => write!(out, "one of {}", list.join(", ")),
+        }
+    }
+}
+
+/// What an unsatisfied rule or an unknown file costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnUnknown {
+    /// A reservation.
+    Warning,
+    /// A refusal.
+    Contraindicated,
+}
+
+impl OnUnknown {
+    /// As a finding's weight.
+    #[must_use]
+    pub const fn severity(self) -> crate::finding::Severity {
+        match self {
+            Self::Warning => crate::finding::Severity::Warning,
+            Self::Contraindicated => crate::finding::Severity::Error,
+        }
+    }
+
+    /// As a tier.
+    #[must_use]
+    pub const fn tier(self) -> Tier {
+        match self {
+            Self::Warning => Tier::Warning,
+            Self::Contraindicated => Tier::Contraindicated,
+        }
+    }
+}
+
+/// How the IMA list is judged.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImaRules {
+    /// The IMA policy that the host must run: its name in configs/ima.
+    pub policy: String,
+    /// What a file whose digest no reference names costs.
+    pub unknown: OnUnknown,
+}
+
+/// How the engine manifest is judged.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EngineRules {
+    /// The PCR that the host log extends (DESIGN §4: 13).
+    #[serde(default = "host_log_pcr")]
+    pub host_log_pcr: u8,
+}
+
+const fn host_log_pcr() -> u8 {
+    13
+}
+
+impl AppraisalPolicy {
+    /// Parses and validates. `name` is the file's name without `.toml`.
+    ///
+    /// # Errors
+    /// [`PolicyError`] naming line and column, or the violated rule.
+    pub fn parse(name: &str, text: &str) -> Result<Self, PolicyError> {
+        let policy = Self { name: name.to_owned(), raw: parse_toml(&format!("{name}.toml"), text)? };
+        policy.validate()?;
+        Ok(policy)
+    }
+
+    fn validate(&self) -> Result<(), PolicyError> {
+        let refuse = |id: &'static str, bad: bool, problem: &dyn Fn() -> String| {
+            if crate::check::violated(id, bad) {
+                let file = format!("{}.toml", self.name);
+                return Err(PolicyError::Invalid { file, id, problem: problem() });
+            }
+            Ok(())
+        };
+        let selected = |index| self.raw.pcrs.contains(HashAlg::Sha256, index);
+        let strong = |bank: HashAlg| bank.computable() && bank != HashAlg::Sha1;
+        refuse("policy.bank", self.raw.pcrs.banks().iter().any(|one| !strong(one.bank)), &|| {
+            "only SHA-2 banks prove anything; remove the others from `pcrs`".to_owned()
+        })?;
+        refuse("policy.boot-pcrs", !(0..8).all(selected), &|| {
+            "`pcrs` must select sha256 PCR 0 to 7: leaving one out would leave part of the boot unproven".to_owned()
+        })?;
+        refuse("policy.resettable-pcr", self.selects_resettable(), &|| {
+            "PCR 16 and 23 can be reset by anyone and prove nothing; remove them from `pcrs`".to_owned()
+        })?;
+        refuse("policy.ima-pcr", self.raw.ima.is_some() && !selected(10), &|| {
+            "[ima] is judged but `pcrs` leaves sha256 PCR 10 out".to_owned()
+        })?;
+        let log_pcr = self.raw.engine.as_ref().map(|engine| engine.host_log_pcr);
+        refuse(
+            "policy.host-log-pcr",
+            log_pcr.is_some_and(|pcr| !selected(pcr) || !(8..16).contains(&pcr) || pcr == 10),
+            &|| {
+                "[engine] is judged but `pcrs` leaves its host-log PCR out, or that PCR is not between 8 and 15, or is IMA's"
+                .to_owned()
+            },
+        )?;
+        for quirk in &self.raw.quirks {
+            refuse("policy.quirk", !QUIRKS.iter().any(|(id, _)| id == quirk), &|| {
+                format!("unknown quirk `{quirk}`; known: {}", QUIRKS.map(|(id, _)| id).join(", "))
+            })?;
+        }
+        let mut ids = BTreeSet::new();
+        for rule in &self.raw.rules {
+            let home = CLAIMS.iter().find(|(claim, _)| *claim == rule.claim).map(|(_, home)| home.name());
+            refuse("policy.claim", home.is_none(), &|| {
+                format!(
+                    "rule `{}`: unknown claim `{}`; known: {}",
+                    rule.id,
+                    rule.claim,
+                    CLAIMS.map(|(c, _)| c).join(", ")
+                )
+            })?;
+            let prefix = rule.id.split_once('.').map(|(prefix, _)| prefix);
+            refuse("policy.rule-id", prefix != home || !ids.insert(rule.id.clone()), &|| {
+                format!("rule id `{}` must be unique and start with `{}.`", rule.id, home.unwrap_or_default())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn selects_resettable(&self) -> bool {
+        self.raw.pcrs.banks().iter().any(|one| one.indices().any(|index| index == 16 || index == 23))
+    }
+
+    /// The policy's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its version: never falls.
+    #[must_use]
+    pub const fn version(&self) -> u64 {
+        self.raw.version
+    }
+
+    /// Exactly what hosts must quote.
+    #[must_use]
+    pub const fn selection(&self) -> &PcrSelection {
+        &self.raw.pcrs
+    }
+
+    /// Names of the reference bundles that it judges against.
+    #[must_use]
+    pub fn references(&self) -> &[String] {
+        &self.raw.references
+    }
+
+    /// Whether a named quirk is tolerated.
+    #[must_use]
+    pub fn tolerates(&self, quirk: &str) -> bool {
+        self.raw.quirks.contains(quirk)
+    }
+
+    /// The rules.
+    #[must_use]
+    pub fn rules(&self) -> &[Rule] {
+        &self.raw.rules
+    }
+
+    /// How IMA is judged, where it is.
+    #[must_use]
+    pub const fn ima(&self) -> Option<&ImaRules> {
+        self.raw.ima.as_ref()
+    }
+
+    /// How engines are judged, where they are.
+    #[must_use]
+    pub const fn engine(&self) -> Option<&EngineRules> {
+        self.raw.engine.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+version = 7
+pcrs = { sha256 = [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14] }
+references = ["uki"]
+quirks = ["pcrphase-unlogged"]
+[[rule]]
+id = "boot.secure-boot"
+claim = "secure_boot"
+want = "on"
+else = "contraindicated"
+[ima]
+policy = "container-host"
+unknown = "warning"
+[engine]
+"#;
+
+    fn refused(text: &str) -> String {
+        match AppraisalPolicy::parse("p", text) {
+            Err(PolicyError::Invalid { id, .. }) => id.to_owned(),
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a5_a16_b12_a_policy_that_could_say_yes_without_proof_is_refused() {
+        let good = AppraisalPolicy::parse("p", GOOD).unwrap();
+        assert_eq!(good.version(), 7);
+        let without = |n: &str| GOOD.replacen(&format!("{n}, "), "", 1);
+        for index in 0..7 {
+            assert_eq!(refused(&without(&index.to_string())), "policy.boot-pcrs", "PCR {index}");
+        }
+        let rows = [
+            (GOOD.replace("10, 11", "11"), "policy.ima-pcr"),
+            (GOOD.replace("12, 13,", "12,"), "policy.host-log-pcr"),
+            (GOOD.replace("13, 14", "13, 14, 16"), "policy.resettable-pcr"),
+            (GOOD.replace("13, 14", "13, 14, 23"), "policy.resettable-pcr"),
+            (GOOD.replace("[engine]", "[engine]\nhost_log_pcr = 23"), "policy.host-log-pcr"),
+            (GOOD.replace("{ sha256", "{ sha1 = [0], sha256"), "policy.bank"),
+            (GOOD.replace("pcrphase-unlogged", "anything"), "policy.quirk"),
+            (GOOD.replace("\"secure_boot\"", "\"trusted\""), "policy.claim"),
+            (GOOD.replace("boot.secure-boot", "engine.x"), "policy.rule-id"),
+        ];
+        for (text, id) in rows {
+            assert_eq!(refused(&text), id);
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_with_its_place() {
+        let error = AppraisalPolicy::parse("p", "version = 1\ntrusted = true\n").unwrap_err();
+        assert!(matches!(error, PolicyError::Toml { line: 2, column: 1, .. }), "{error}");
+    }
+}

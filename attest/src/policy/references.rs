@@ -1,0 +1,195 @@
+//! Reference values: what a good host measures, in validity windows.
+//!
+//! RFC 9334 §8.3. A bundle has a monotonic version and any number of windows; a value counts while one of its windows is
+//! open, so a firmware or kernel update evicts nobody and a planned rollback inside a window is allowed.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::{PolicyError, parse_toml};
+use crate::digest::{Digest, HashAlg};
+use crate::manifest::EngineReference;
+
+/// Most windows in one bundle.
+const WINDOWS_MAX: usize = 64;
+
+/// A bundle of reference values, compiled.
+#[derive(Debug, Clone)]
+pub struct References {
+    name: String,
+    version: u64,
+    windows: Vec<Window>,
+}
+
+/// What is acceptable while this window is open.
+#[derive(Debug, Clone, Default)]
+pub struct Window {
+    from: Option<OffsetDateTime>,
+    until: Option<OffsetDateTime>,
+    pcrs: BTreeMap<(HashAlg, u8), BTreeSet<Digest>>,
+    files: HashSet<Digest>,
+    engine: Option<EngineReference>,
+}
+
+/// The file's shape, also written by `hostmark refs capture`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawBundle {
+    pub(crate) version: u64,
+    #[serde(rename = "window")]
+    pub(crate) windows: Vec<RawWindow>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawWindow {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) from: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) until: Option<String>,
+    /// Bank → PCR index → acceptable values in hex.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) pcrs: BTreeMap<String, BTreeMap<String, Vec<String>>>,
+    /// Path → acceptable digests as `alg:hex`. The path is for the reader; the digest decides.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) ima: BTreeMap<String, Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) engine: Option<EngineReference>,
+}
+
+impl References {
+    /// Parses and compiles. `name` is the file's name without `.toml`.
+    ///
+    /// # Errors
+    /// [`PolicyError`] naming line and column, or what is invalid.
+    pub fn parse(name: &str, text: &str) -> Result<Self, PolicyError> {
+        let file = format!("{name}.toml");
+        let raw: RawBundle = parse_toml(&file, text)?;
+        let invalid = |problem: String| PolicyError::Invalid { file: file.clone(), id: "references.invalid", problem };
+        if raw.windows.is_empty() || raw.windows.len() > WINDOWS_MAX {
+            return Err(invalid(format!("a bundle has 1 to {WINDOWS_MAX} [[window]] tables")));
+        }
+        let windows = raw.windows.into_iter().map(Window::compile).collect::<Result<_, _>>().map_err(invalid)?;
+        Ok(Self { name: name.to_owned(), version: raw.version, windows })
+    }
+
+    /// The bundle's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its version: never falls.
+    #[must_use]
+    pub const fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The windows that are open at `now`.
+    pub fn open(&self, now: OffsetDateTime) -> impl Iterator<Item = &Window> {
+        self.windows.iter().filter(move |window| window.is_open(now))
+    }
+}
+
+impl Window {
+    fn compile(raw: RawWindow) -> Result<Self, String> {
+        let instant = |text: Option<String>| {
+            text.map(|text| OffsetDateTime::parse(&text, &Rfc3339).map_err(|_| format!("`{text}` is not RFC 3339")))
+                .transpose()
+        };
+        let mut window =
+            Self { from: instant(raw.from)?, until: instant(raw.until)?, engine: raw.engine, ..Self::default() };
+        for (bank, values) in &raw.pcrs {
+            let alg = HashAlg::from_name(bank).ok_or_else(|| format!("unknown PCR bank `{bank}`"))?;
+            for (index, accepted) in values {
+                let pcr = index.parse::<u8>().ok().filter(|pcr| *pcr < 24);
+                let pcr = pcr.ok_or_else(|| format!("`{index}` is not a PCR (0 to 23)"))?;
+                if pcr == 1 || pcr == 5 {
+                    return Err(format!("PCR {pcr} differs between equal machines and is never judged by value"));
+                }
+                for hex in accepted {
+                    let value = Digest::from_hex(alg, hex);
+                    let value = value.ok_or_else(|| format!("PCR {pcr}: `{hex}` is not a {alg} digest"))?;
+                    window.pcrs.entry((alg, pcr)).or_default().insert(value);
+                }
+            }
+        }
+        for (path, digests) in &raw.ima {
+            for text in digests {
+                let parsed =
+                    text.split_once(':').and_then(|(alg, hex)| Digest::from_hex(HashAlg::from_name(alg)?, hex));
+                let digest = parsed.ok_or_else(|| format!("{path}: `{text}` is not `algorithm:hex`"))?;
+                if digest.alg() == HashAlg::Sha1 {
+                    return Err(format!("{path}: a SHA-1 digest identifies no file"));
+                }
+                window.files.insert(digest);
+            }
+        }
+        Ok(window)
+    }
+
+    fn is_open(&self, now: OffsetDateTime) -> bool {
+        self.from.is_none_or(|from| from <= now) && self.until.is_none_or(|until| now < until)
+    }
+
+    /// The acceptable values of one PCR, if the window names it.
+    #[must_use]
+    pub fn pcr(&self, bank: HashAlg, index: u8) -> Option<&BTreeSet<Digest>> {
+        self.pcrs.get(&(bank, index))
+    }
+
+    /// Whether a measured file is known.
+    #[must_use]
+    pub fn knows_file(&self, digest: &Digest) -> bool {
+        self.files.contains(digest)
+    }
+
+    /// Whether the window names any file at all.
+    #[must_use]
+    pub fn names_files(&self) -> bool {
+        !self.files.is_empty()
+    }
+
+    /// What the engines must look like.
+    #[must_use]
+    pub const fn engine(&self) -> Option<&EngineReference> {
+        self.engine.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use time::macros::datetime;
+
+    #[test]
+    fn a_value_counts_while_its_window_is_open() {
+        let zero = "00".repeat(32);
+        let text = format!(
+            "version = 2\n[[window]]\nfrom = \"2026-01-01T00:00:00Z\"\nuntil = \"2026-02-01T00:00:00Z\"\n[window.pcrs.sha256]\n4 = [\"{zero}\"]\n"
+        );
+        let references = References::parse("r", &text).unwrap();
+        let accepted = |now| references.open(now).any(|window| window.pcr(HashAlg::Sha256, 4).is_some());
+        assert!(accepted(datetime!(2026-01-15 0:00 UTC)));
+        assert!(!accepted(datetime!(2025-12-31 23:59:59 UTC)));
+        assert!(!accepted(datetime!(2026-02-01 0:00 UTC)));
+    }
+
+    #[test]
+    fn what_cannot_be_judged_is_refused() {
+        for body in [
+            "pcrs.sha256.1 = []",
+            "pcrs.sha256.24 = []",
+            "pcrs.md5.4 = []",
+            "pcrs.sha256.4 = [\"00\"]",
+            "ima.x = [\"sha1:00\"]",
+        ] {
+            let text = format!("version = 1\n[[window]]\n{body}\n");
+            assert!(matches!(References::parse("r", &text), Err(PolicyError::Invalid { .. })), "{body}");
+        }
+        assert!(References::parse("r", "version = 1\nwindow = []\n").is_err());
+    }
+}
