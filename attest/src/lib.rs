@@ -14,6 +14,7 @@ pub mod digest;
 pub mod evidence;
 pub mod finding;
 pub mod identity;
+pub mod ima;
 pub mod jws;
 pub mod label;
 pub mod manifest;

@@ -1,0 +1,18 @@
+//! IMA measurement lists: parsing, replay against PCR 10, and the boot aggregate.
+//!
+//! Linux `Documentation/security/IMA-templates.rst` and `security/integrity/ima/`. The verified prefix of a list says which
+//! measurements the kernel made, in which order. It does not say what a path means: paths are relative to a mount
+//! namespace, and an entry that was measured once is not measured again.
+
+mod ascii;
+pub mod boot_aggregate;
+pub mod entry;
+pub mod inspect;
+pub mod parse;
+pub mod replay;
+
+pub use boot_aggregate::check_boot_aggregate;
+pub use entry::{Entry, FileMeasurement, Shape};
+pub use inspect::inspect;
+pub use parse::{ImaFormat, ImaLog};
+pub use replay::{ImaMismatch, ImaPosition, ImaPrefix, ImaQuirks, replay_prefix};
