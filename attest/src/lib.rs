@@ -8,6 +8,7 @@
 //!
 //! No async, no files, no clock, no randomness of its own: time and nonces are arguments.
 
+pub mod boot_log;
 pub mod bytes;
 pub mod check;
 pub mod digest;

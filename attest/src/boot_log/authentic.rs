@@ -1,0 +1,177 @@
+//! Does an event's data hash to its logged digest? PFP 1.06 section 10.4.1 says per type what is measured.
+//!
+//! Establishes that the data, or a named part of it, is what the PCR was extended with. Does not establish the event's type or
+//! its meaning: the same bytes may have been measured under another type.
+
+use super::{BootLog, Event, EventType};
+use crate::bytes::Reader;
+use crate::digest::HashAlg;
+use crate::finding::{Finding, Findings};
+
+/// What the logged digest says about the event's data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Authenticity {
+    /// The digest is the hash of the whole data.
+    Whole,
+    /// The digest is the hash of the variable's content alone (firmware that follows an older profile for boot variables).
+    VariableContent,
+    /// The digest is the hash of the text after GRUB's unhashed label.
+    TextAfterLabel,
+    /// The type's digest is of something that the log does not hold (a program, a table, a firmware volume).
+    Elsewhere,
+    /// The digest should be of the data and is not.
+    Differs,
+}
+
+impl Authenticity {
+    /// The name used in JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Whole => "whole",
+            Self::VariableContent => "variable-content",
+            Self::TextAfterLabel => "text-after-label",
+            Self::Elsewhere => "elsewhere",
+            Self::Differs => "differs",
+        }
+    }
+}
+
+/// UEFI_VARIABLE_DATA (PFP 10.2.6), as it stands in an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct UefiVariable<'a> {
+    /// VariableName, a GUID in its in-memory byte order.
+    pub(super) guid: [u8; 16],
+    /// UnicodeName as UTF-16LE bytes.
+    pub(super) name: &'a [u8],
+    /// VariableData.
+    pub(super) content: &'a [u8],
+}
+
+impl<'a> UefiVariable<'a> {
+    /// Reads data that is exactly one variable.
+    pub(super) fn parse(data: &'a [u8]) -> Option<Self> {
+        let mut reader = Reader::new(data);
+        let guid = reader.array("a GUID").ok()?;
+        let name = usize::try_from(reader.le64("a name's length").ok()?).ok()?.checked_mul(2)?;
+        let content = usize::try_from(reader.le64("a content's length").ok()?).ok()?;
+        let name = reader.take(name, "a name").ok()?;
+        let content = reader.take(content, "a content").ok()?;
+        reader.is_empty().then_some(Self { guid, name, content })
+    }
+
+    /// Whether the name is this ASCII text.
+    pub(super) fn is_named(&self, text: &str) -> bool {
+        let (units, rest) = self.name.as_chunks::<2>();
+        rest.is_empty() && units.iter().map(|unit| u16::from_le_bytes(*unit)).eq(text.encode_utf16())
+    }
+}
+
+/// The text that GRUB hashed: what follows one of its labels, without the closing NUL. The label itself is not hashed.
+pub(super) fn grub_text(data: &[u8]) -> Option<&[u8]> {
+    let text = ["grub_cmd: ", "kernel_cmdline: ", "module_cmdline: "]
+        .iter()
+        .find_map(|label| data.strip_prefix(label.as_bytes()))?;
+    Some(text.strip_suffix(&[0]).unwrap_or(text))
+}
+
+impl Event<'_> {
+    /// Compares the data with the logged digest of `bank`.
+    #[must_use]
+    pub fn authenticity(&self, bank: HashAlg) -> Authenticity {
+        let Some(digest) = self.digest(bank).filter(|_| bank.computable()) else {
+            return Authenticity::Elsewhere;
+        };
+        let data = self.data();
+        let is = |part: &[u8]| bank.hash(&[part]) == Some(digest);
+        // Types do not matter here: data that hashes to the digest is what was measured.
+        let kind = self.event_type();
+        if hashed_elsewhere(kind) {
+            return Authenticity::Elsewhere;
+        }
+        if is(data) {
+            return Authenticity::Whole;
+        }
+        match kind {
+            EventType::EV_EFI_VARIABLE_BOOT => match UefiVariable::parse(data) {
+                Some(variable) if is(variable.content) => Authenticity::VariableContent,
+                _ => Authenticity::Differs,
+            },
+            EventType::EV_IPL => match grub_text(data) {
+                Some(text) if is(text) => Authenticity::TextAfterLabel,
+                Some(_) => Authenticity::Differs,
+                None => Authenticity::Elsewhere,
+            },
+            kind if hashes_its_data(kind) => Authenticity::Differs,
+            _ => Authenticity::Elsewhere,
+        }
+    }
+}
+
+/// Types whose digest the profile defines as the hash of the event's data.
+const fn hashes_its_data(kind: EventType) -> bool {
+    matches!(
+        kind,
+        EventType::EV_SEPARATOR
+            | EventType::EV_ACTION
+            | EventType::EV_EFI_ACTION
+            | EventType::EV_S_CRTM_VERSION
+            | EventType::EV_EFI_VARIABLE_DRIVER_CONFIG
+            | EventType::EV_EFI_VARIABLE_BOOT
+            | EventType::EV_EFI_VARIABLE_BOOT2
+            | EventType::EV_EFI_VARIABLE_AUTHORITY
+            | EventType::EV_EFI_GPT_EVENT
+            | EventType::EV_OMIT_BOOT_DEVICE_EVENTS
+    )
+}
+
+/// Types whose digest is never that of the data, so that hashing large data can be spared.
+const fn hashed_elsewhere(kind: EventType) -> bool {
+    matches!(
+        kind,
+        EventType::EV_NO_ACTION
+            | EventType::EV_EFI_BOOT_SERVICES_APPLICATION
+            | EventType::EV_EFI_BOOT_SERVICES_DRIVER
+            | EventType::EV_EFI_RUNTIME_SERVICES_DRIVER
+            | EventType::EV_EFI_PLATFORM_FIRMWARE_BLOB
+            | EventType::EV_EFI_PLATFORM_FIRMWARE_BLOB2
+            | EventType::EV_EFI_HCRTM_EVENT
+    )
+}
+
+impl BootLog {
+    /// Events whose data should hash to their digest and does not: they yield no claim.
+    #[must_use]
+    pub fn unauthenticated(&self, bank: HashAlg) -> Findings {
+        let mut findings = Findings::new();
+        let (mut differs, mut content) = (0usize, 0usize);
+        let mut first = None;
+        for event in self.events() {
+            match event.authenticity(bank) {
+                Authenticity::Differs => {
+                    differs = differs.saturating_add(1);
+                    first = first.or(Some((event.index, event.event_type(), event.pcr())));
+                }
+                Authenticity::VariableContent => content = content.saturating_add(1),
+                _ => {}
+            }
+        }
+        if let Some((index, kind, pcr)) = first {
+            findings.check("boot.event-data-unauthenticated", differs > 0, || {
+                Finding::info("", "event data does not hash to the logged digest; it is used for no claim")
+                    .expected("data that hashes to its digest")
+                    .found(format!("{differs} events, first event {index} ({kind}, PCR {pcr})"))
+            });
+        }
+        if content > 0 {
+            findings.push(
+                Finding::info(
+                    "boot.variable-content-only",
+                    "firmware measures the content of boot variables without their names",
+                )
+                .found(format!("{content} events")),
+            );
+        }
+        findings
+    }
+}
