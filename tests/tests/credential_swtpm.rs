@@ -15,8 +15,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
-use hostmark_attest::digest::HashAlg;
-use hostmark_attest::identity::credential::{AesKey, Credential, ProtectionKey, SeedKey, make_credential};
+use hostmark_attest::identity::class::TrustBundle;
+use hostmark_attest::identity::credential::{Credential, ProtectionKey, make_credential};
+use hostmark_attest::identity::ek::verify_ek;
+use hostmark_attest::tpm::public::Public;
 
 /// A software TPM on its own state and its own pair of ports; ends with the test.
 struct Swtpm {
@@ -136,24 +138,11 @@ fn free_pair() -> u16 {
     }
 }
 
-/// Reads the few fields of the TPM2B_PUBLIC of an EK template.
+/// The EK as the verifier would judge it: without a certificate.
 fn protection_key(tpm2b: &[u8]) -> ProtectionKey {
-    let be16 = |at: usize| u16::from_be_bytes(tpm2b[at..at + 2].try_into().unwrap());
-    let name_alg = HashAlg::from_tpm(be16(4)).unwrap();
-    let at = 12 + usize::from(be16(10));
-    assert_eq!((be16(at), be16(at + 4)), (6, 0x43), "AES in CFB mode");
-    let aes = if be16(at + 2) == 128 { AesKey::Bits128 } else { AesKey::Bits256 };
-    let at = at + 8;
-    let key = match (be16(2), be16(at)) {
-        (1, 2048) => SeedKey::Rsa2048 { modulus: tpm2b[at + 8..at + 264].to_vec(), exponent: 65537 },
-        (0x23, curve) => {
-            let size = usize::from(be16(at + 4));
-            let (x, y) = (tpm2b[at + 6..at + 6 + size].to_vec(), tpm2b[at + 8 + size..].to_vec());
-            if curve == 3 { SeedKey::P256 { x, y } } else { SeedKey::P384 { x, y } }
-        }
-        other => panic!("{other:?}"),
-    };
-    ProtectionKey { key, name_alg, aes }
+    let public = Public::parse_tpm2b(tpm2b).unwrap();
+    let now = time::OffsetDateTime::now_utc();
+    verify_ek(&public, None, &[], &TrustBundle::new(), now).unwrap().protection().clone()
 }
 
 fn make(ek: &ProtectionKey, name: &[u8], secret: &[u8]) -> Credential {

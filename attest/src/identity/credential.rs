@@ -14,6 +14,7 @@ use aws_lc_rs::rsa::{
 use aws_lc_rs::{agreement, hmac};
 
 use crate::digest::HashAlg;
+use crate::tpm::key::{Curve, PublicKey};
 
 /// Label of the seed's transport, with its terminating zero where the specification counts it (OAEP).
 const IDENTITY_OAEP: &[u8] = b"IDENTITY\0";
@@ -31,33 +32,6 @@ const NAME_MAX: usize = 66;
 /// Source of randomness: fills the slice.
 pub type Random<'a> = &'a mut dyn FnMut(&mut [u8]);
 
-/// The public key of an EK that can receive a secret.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SeedKey {
-    /// RSA-2048, OAEP with the nameAlg.
-    Rsa2048 {
-        /// Big-endian, 256 bytes.
-        modulus: Vec<u8>,
-        /// The public exponent; never 0.
-        exponent: u32,
-    },
-    /// NIST P-256, one-pass ECDH. Coordinates as the public area stores them, at most 32 bytes.
-    P256 {
-        /// x, big-endian.
-        x: Vec<u8>,
-        /// y, big-endian.
-        y: Vec<u8>,
-    },
-    /// NIST P-384, one-pass ECDH. Coordinates as the public area stores them, at most 48 bytes.
-    P384 {
-        /// x, big-endian.
-        x: Vec<u8>,
-        /// y, big-endian.
-        y: Vec<u8>,
-    },
-}
-
 /// Key size of the EK's symmetric protection, AES in CFB mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AesKey {
@@ -70,8 +44,8 @@ pub enum AesKey {
 /// What MakeCredential needs to know of an EK.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProtectionKey {
-    /// The public key.
-    pub key: SeedKey,
+    /// The public key: RSA-2048 (OAEP with the nameAlg), P-256 or P-384 (one-pass ECDH).
+    pub key: PublicKey,
     /// The EK's nameAlg: SHA-256 or SHA-384.
     pub name_alg: HashAlg,
     /// The EK's symmetric parameter.
@@ -162,14 +136,15 @@ pub fn make_credential(
 /// A fresh seed, and the same seed as only the EK's TPM can read it.
 fn share_seed(ek: &ProtectionKey, random: Random<'_>) -> Result<(Vec<u8>, Vec<u8>), CredentialError> {
     match &ek.key {
-        SeedKey::Rsa2048 { modulus, exponent } => {
+        PublicKey::Rsa { modulus, exponent } => {
             let mut seed = vec![0u8; ek.name_alg.size()];
             random(&mut seed);
             let encrypted = oaep(ek.name_alg, modulus, *exponent, &seed)?;
             Ok((seed, encrypted))
         }
-        SeedKey::P256 { x, y } => ecdh_seed(&agreement::ECDH_P256, 32, ek.name_alg, x, y, random),
-        SeedKey::P384 { x, y } => ecdh_seed(&agreement::ECDH_P384, 48, ek.name_alg, x, y, random),
+        PublicKey::Ec { curve: Curve::P256, x, y } => ecdh_seed(&agreement::ECDH_P256, 32, ek.name_alg, x, y, random),
+        PublicKey::Ec { curve: Curve::P384, x, y } => ecdh_seed(&agreement::ECDH_P384, 48, ek.name_alg, x, y, random),
+        PublicKey::Ec { .. } => Err(CredentialError::Key),
     }
 }
 
@@ -194,7 +169,8 @@ fn oaep(alg: HashAlg, modulus: &[u8], exponent: u32, seed: &[u8]) -> Result<Vec<
     Ok(out)
 }
 
-/// Part 1, C.6.4: seed = KDFe(nameAlg, Z, "IDENTITY", x of the ephemeral key, x of the EK, digest bits); the TPM gets the ephemeral point.
+/// Part 1, C.6.4: seed = KDFe(nameAlg, Z, "IDENTITY", x of the ephemeral key, x of the EK, digest bits); the TPM gets the ephemeral
+/// point. Coordinates have the field's full length on both sides, as TPMs since revision 1.38 store them.
 fn ecdh_seed(
     curve: &'static agreement::Algorithm,
     size: usize,
@@ -203,7 +179,9 @@ fn ecdh_seed(
     y: &[u8],
     random: Random<'_>,
 ) -> Result<(Vec<u8>, Vec<u8>), CredentialError> {
-    let (padded_x, padded_y) = (left_pad(x, size)?, left_pad(y, size)?);
+    if x.len() != size || y.len() != size {
+        return Err(CredentialError::Key);
+    }
     let ephemeral = ephemeral_key(curve, size, random)?;
     let point = ephemeral.compute_public_key().map_err(|_| CredentialError::Key)?;
     let (own_x, own_y) = point
@@ -212,21 +190,12 @@ fn ecdh_seed(
         .and_then(|coordinates| coordinates.split_at_checked(size))
         .ok_or(CredentialError::Key)?;
     // agree() refuses a point that is not on the curve, and the point at infinity.
-    let theirs = agreement::UnparsedPublicKey::new(curve, [&[4], &padded_x[..], &padded_y].concat());
-    // The TPM derives with x as its own public area stores it, so not padded here.
+    let theirs = agreement::UnparsedPublicKey::new(curve, [&[4], x, y].concat());
     let seed = agreement::agree(&ephemeral, theirs, CredentialError::Key, |z| kdfe(alg, z, IDENTITY, own_x, x))?;
     let mut encrypted = Vec::new();
     put_tpm2b(&mut encrypted, own_x);
     put_tpm2b(&mut encrypted, own_y);
     Ok((seed, encrypted))
-}
-
-/// A coordinate in the curve's full length: some TPMs store it without leading zeros.
-fn left_pad(coordinate: &[u8], size: usize) -> Result<Vec<u8>, CredentialError> {
-    let zeros = size.checked_sub(coordinate.len()).ok_or(CredentialError::Key)?;
-    let mut out = vec![0u8; zeros];
-    out.extend_from_slice(coordinate);
-    Ok(out)
 }
 
 fn ephemeral_key(
@@ -330,11 +299,11 @@ mod tests {
         let private = agreement::PrivateKey::from_private_key(curve, &vec![7u8; size]).unwrap();
         let point = private.compute_public_key().unwrap();
         let (x, y) = point.as_ref()[1..].split_at(size);
-        let (x, y) = (x.to_vec(), y.to_vec());
-        let key = match size {
-            32 => ProtectionKey { key: SeedKey::P256 { x, y }, name_alg: HashAlg::Sha256, aes: AesKey::Bits128 },
-            _ => ProtectionKey { key: SeedKey::P384 { x, y }, name_alg: HashAlg::Sha384, aes: AesKey::Bits256 },
+        let (curve, name_alg, aes) = match size {
+            32 => (Curve::P256, HashAlg::Sha256, AesKey::Bits128),
+            _ => (Curve::P384, HashAlg::Sha384, AesKey::Bits256),
         };
+        let key = ProtectionKey { key: PublicKey::ec(curve, x, y).unwrap(), name_alg, aes };
         (private, key)
     }
 
@@ -370,12 +339,8 @@ mod tests {
     #[test]
     fn what_cannot_be_made_says_why() {
         let (_, good) = own_ek(&agreement::ECDH_P256, 32);
-        let off_curve = ProtectionKey { key: SeedKey::P256 { x: vec![1; 32], y: vec![1; 32] }, ..good.clone() };
-        let long = ProtectionKey { key: SeedKey::P256 { x: vec![1; 33], y: vec![1; 32] }, ..good.clone() };
-        let rsa = |bytes| ProtectionKey {
-            key: SeedKey::Rsa2048 { modulus: vec![0xff; bytes], exponent: 65537 },
-            ..good.clone()
-        };
+        let point = |curve| ProtectionKey { key: PublicKey::ec(curve, &[1; 32], &[1; 32]).unwrap(), ..good.clone() };
+        let rsa = |bytes| ProtectionKey { key: PublicKey::rsa(&vec![0xff; bytes], 65537), ..good.clone() };
         let sha1 = ProtectionKey { name_alg: HashAlg::Sha1, ..good.clone() };
         let name = [0x0b; 34];
         for (ek, name, secret, expect) in [
@@ -383,8 +348,8 @@ mod tests {
             (&good, &name, &[], CredentialError::SecretSize { found: 0, limit: 32 }),
             (&good, &[], b"s", CredentialError::NameSize { found: 0 }),
             (&good, &[0; 67], b"s", CredentialError::NameSize { found: 67 }),
-            (&off_curve, &name, b"s", CredentialError::Key),
-            (&long, &name, b"s", CredentialError::Key),
+            (&point(Curve::P256), &name, b"s", CredentialError::Key),
+            (&point(Curve::Other(5)), &name, b"s", CredentialError::Key),
             (&rsa(128), &name, b"s", CredentialError::Key),
             (&rsa(2048), &name, b"s", CredentialError::Key),
             (&sha1, &name, b"s", CredentialError::NameAlg { found: HashAlg::Sha1 }),
