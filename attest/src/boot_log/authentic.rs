@@ -67,12 +67,19 @@ impl<'a> UefiVariable<'a> {
     }
 }
 
-/// The text that GRUB hashed: what follows one of its labels, without the closing NUL. The label itself is not hashed.
-pub(super) fn grub_text(data: &[u8]) -> Option<&[u8]> {
-    let text = ["grub_cmd: ", "kernel_cmdline: ", "module_cmdline: "]
-        .iter()
-        .find_map(|label| data.strip_prefix(label.as_bytes()))?;
-    Some(text.strip_suffix(&[0]).unwrap_or(text))
+/// Labels that GRUB puts before the command line of a kernel: upstream's, and that of older Red Hat builds.
+const KERNEL_LABELS: [&str; 2] = ["kernel_cmdline: ", "grub_kernel_cmdline "];
+
+/// GRUB's other labels.
+const OTHER_LABELS: [&str; 3] = ["grub_cmd: ", "module_cmdline: ", "grub_cmd "];
+
+/// The text that GRUB hashed, without its label and the closing NUL, and whether the label says that it is a kernel's command
+/// line. The label itself is not hashed.
+pub(super) fn grub_text(data: &[u8]) -> Option<(&[u8], bool)> {
+    let after = |labels: &[&str]| labels.iter().find_map(|label| data.strip_prefix(label.as_bytes()));
+    let kernel = after(&KERNEL_LABELS);
+    let text = kernel.or_else(|| after(&OTHER_LABELS))?;
+    Some((text.strip_suffix(&[0]).unwrap_or(text), kernel.is_some()))
 }
 
 impl Event<'_> {
@@ -98,7 +105,8 @@ impl Event<'_> {
                 _ => Authenticity::Differs,
             },
             EventType::EV_IPL => match grub_text(data) {
-                Some(text) if is(text) => Authenticity::TextAfterLabel,
+                // Upstream hashes the text without its closing NUL, Red Hat's commands with it.
+                Some((text, _)) if is(text) || bank.hash(&[text, &[0]]) == Some(digest) => Authenticity::TextAfterLabel,
                 Some(_) => Authenticity::Differs,
                 None => Authenticity::Elsewhere,
             },

@@ -171,7 +171,8 @@ impl BootLog {
             if ends {
                 count.entry(pcr).and_modify(|count| *count = count.saturating_add(1)).or_insert(1);
             }
-            findings.check("boot.event-type", ends && event.event_type() != EventType::EV_SEPARATOR, || {
+            let retyped = ends && event.event_type() != EventType::EV_SEPARATOR;
+            findings.check("boot.event-type", retyped, || {
                 Finding::warning(
                     "",
                     format!("event {} extends PCR {pcr} with a separator under another type", event.index),
@@ -179,7 +180,9 @@ impl BootLog {
                 .expected(EventType::EV_SEPARATOR)
                 .found(event.event_type())
             });
-            findings.check("boot.separator-error", Some(digest) == known.error, || {
+            // The same four bytes may be another variable's content.
+            let error = Some(digest) == known.error && event.event_type() == EventType::EV_SEPARATOR;
+            findings.check("boot.separator-error", error, || {
                 Finding::warning(
                     "",
                     format!("the firmware ended PCR {pcr} with an error separator (event {})", event.index),
@@ -229,7 +232,7 @@ impl BootLog {
                 values.push(variable.content);
             }
         }
-        let fix = "PCR 7 cannot be read: update the firmware, or judge this host by a reference value of PCR 7";
+        let fix = "update the firmware, or judge this host by a reference value of PCR 7";
         let sure = [
             findings.check("boot.secure-boot-unseparated", !separated, || {
                 Finding::warning("", "PCR 7 has no separator, so Secure Boot may have been claimed after boot").fix(fix)
@@ -307,19 +310,17 @@ impl BootLog {
         let mut candidates = BTreeSet::<&[u8]>::new();
         let mut commands = BTreeSet::<&[u8]>::new();
         let mut hidden = false;
-        let mut any = false;
         for event in self.in_pcr(8) {
-            any = true;
             let text = match event.authenticity(bank) {
                 Authenticity::TextAfterLabel => grub_text(event.data()),
-                Authenticity::Whole => Some(event.data()),
+                Authenticity::Whole => Some((event.data(), false)),
                 _ => None,
             };
-            let Some(text) = text else {
+            let Some((text, labelled)) = text else {
                 hidden = true;
                 continue;
             };
-            if event.data().starts_with(b"kernel_cmdline: ") && event.event_type() == EventType::EV_IPL {
+            if labelled && event.event_type() == EventType::EV_IPL {
                 candidates.insert(text);
             }
             if let Some((word, rest)) = split_word(text)
@@ -328,10 +329,12 @@ impl BootLog {
                 commands.insert(rest);
             }
         }
-        if !any || candidates.is_empty() {
+        if candidates.is_empty() {
             return None;
         }
-        let ambiguous = hidden || candidates.len() != 1 || commands.iter().any(|command| !candidates.contains(command));
+        let ambiguous = hidden
+            || candidates.len() != 1
+            || commands.iter().any(|command| candidates.iter().all(|text| !same_words(command, text)));
         let sure = findings.check("boot.command-line-ambiguous", ambiguous, || {
             Finding::warning("", "PCR 8 holds texts that leave open which command line the kernel got")
                 .expected("1 kernel command line, and every text authenticated")
@@ -363,6 +366,13 @@ impl BootLog {
 fn split_word(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = text.iter().position(|byte| *byte == b' ')?;
     Some((text.get(..end)?, text.get(end..)?.strip_prefix(b" ")?))
+}
+
+/// Equal but for quotes and backslashes, which GRUB puts around words when it passes a command line on.
+fn same_words(a: &[u8], b: &[u8]) -> bool {
+    let plain =
+        |text: &[u8]| text.iter().copied().filter(|byte| !matches!(byte, b'"' | b'\'' | b'\\')).collect::<Vec<u8>>();
+    plain(a) == plain(b)
 }
 
 /// UTF-16LE with a closing NUL.
