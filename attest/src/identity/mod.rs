@@ -5,3 +5,5 @@ pub mod certify;
 pub mod class;
 pub mod credential;
 pub mod ek;
+pub mod nv;
+pub mod tag;
