@@ -14,6 +14,7 @@ pub mod check;
 pub mod digest;
 pub mod evidence;
 pub mod finding;
+pub mod host_log;
 pub mod identity;
 pub mod ima;
 pub mod jws;
