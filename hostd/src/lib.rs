@@ -1,1 +1,6 @@
 //! The host daemon: collects evidence with the TPM and applies profiles.
+//!
+//! It reports and never judges: whether this host is trusted is the verifier's decision (DESIGN, law 4).
+
+pub mod state;
+pub mod tpm;

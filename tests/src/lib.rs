@@ -1,1 +1,3 @@
 //! End-to-end tests, the demo, benches.
+
+pub mod swtpm;

@@ -1,0 +1,57 @@
+//! Files hostd keeps: written whole or not at all, readable by their owner alone.
+//!
+//! A write goes to a new file, is synced, renamed over the old one, and the directory is synced: after a crash there is the old
+//! content or the new one. It does not protect against root, who can read and replace everything here.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+/// Creates a directory and its parents, 0700, and tightens it if it exists with other rights.
+///
+/// # Errors
+/// The system's.
+pub fn directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    let rights = fs::metadata(path)?.permissions();
+    if rights.mode() & 0o077 != 0 {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}
+
+/// Reads a file of at most `limit` bytes; None when there is none.
+///
+/// # Errors
+/// The system's; `InvalidData` above the limit.
+pub fn read(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut bytes = Vec::new();
+    let read = file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    if u64::try_from(read).unwrap_or(u64::MAX) > limit {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("larger than {limit} bytes")));
+    }
+    Ok(Some(bytes))
+}
+
+/// Writes a file whole, 0600, in a directory that is created when it is missing.
+///
+/// # Errors
+/// The system's; the old content is then still there.
+pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let parent = path.parent().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    directory(parent)?;
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let new = Path::new(&name);
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(new, path)?;
+    File::open(parent)?.sync_all()
+}
