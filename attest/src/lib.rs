@@ -11,6 +11,7 @@
 pub mod boot_log;
 pub mod bytes;
 pub mod check;
+pub mod counters;
 pub mod digest;
 pub mod evidence;
 pub mod finding;
@@ -21,7 +22,9 @@ pub mod jws;
 pub mod label;
 pub mod manifest;
 pub mod policy;
+pub mod quote;
 pub mod selection;
 pub mod tier;
+pub mod tools;
 pub mod tpm;
 pub mod wire;

@@ -78,6 +78,21 @@ impl Signature {
         Ok(Self { hash, value })
     }
 
+    /// The TPMT_SIGNATURE as a TPM marshals it. None when a value is too long for its size field.
+    #[must_use]
+    pub fn to_bytes(&self) -> Option<Vec<u8>> {
+        let mut out = [self.scheme().to_be_bytes(), self.hash.to_tpm().to_be_bytes()].concat();
+        let values: &[&Vec<u8>] = match &self.value {
+            SignatureValue::RsaSsa(one) | SignatureValue::RsaPss(one) => &[one],
+            SignatureValue::Ecdsa { r, s } => &[r, s],
+        };
+        for value in values {
+            out.extend(u16::try_from(value.len()).ok()?.to_be_bytes());
+            out.extend_from_slice(value);
+        }
+        Some(out)
+    }
+
     /// TPM_ALG_ID of the scheme.
     #[must_use]
     pub const fn scheme(&self) -> u16 {
@@ -180,7 +195,6 @@ mod tests {
     use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA384, RSA_PSS_SHA256, RsaEncoding};
 
     use super::*;
-    use crate::tpm::key::without_leading_zeros;
 
     fn rsa_key(pair: &KeyPair) -> PublicKey {
         let modulus = pair.public_key().modulus().big_endian_without_leading_zero().to_vec();
