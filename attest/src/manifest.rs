@@ -185,7 +185,7 @@ pub struct ProcessState {
     /// Digest of the program that runs, which need not be the file that is at `exe` now. Absent when unreadable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<FileDigest>,
-    /// The program was deleted or replaced after it was started.
+    /// The program was deleted, replaced or renamed after it was started.
     pub deleted: bool,
     /// It lives in another mount namespace than hostd: its paths are not the host's.
     pub foreign_mounts: bool,

@@ -2,5 +2,6 @@
 //!
 //! It reports and never judges: whether this host is trusted is the verifier's decision (DESIGN, law 4).
 
+pub mod engines;
 pub mod state;
 pub mod tpm;

@@ -205,10 +205,13 @@ fn follow<'a>(path: &'a str, links: &BTreeMap<&str, (&'a str, Option<&'a str>)>)
 fn compare_processes(name: &str, engine: &EngineState, findings: &mut Findings) {
     for process in &engine.processes {
         findings.check("engine.deleted-binary", process.deleted, || {
-            Finding::error("", format!("{name} runs a program that was deleted or replaced since: {}", process.exe))
-                .expected("the file at that path")
-                .found(process.sha256.map_or_else(|| "unreadable".to_owned(), |digest| digest.to_string()))
-                .fix(format!("restart {name}"))
+            Finding::error(
+                "",
+                format!("{name} runs a program that was deleted, replaced or renamed since: {}", process.exe),
+            )
+            .expected("the file at that path")
+            .found(process.sha256.map_or_else(|| "unreadable".to_owned(), |digest| digest.to_string()))
+            .fix(format!("restart {name}"))
         });
         findings.check("engine.foreign-mounts", process.foreign_mounts, || {
             Finding::warning(

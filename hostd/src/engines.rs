@@ -1,0 +1,123 @@
+//! Measuring container engines: Docker Engine, containerd, Podman, the NVIDIA toolkit.
+//!
+//! DESIGN §4, "engine manifest". Establishes, for one moment, the content of programs, configuration and units, what their
+//! running daemons were started with, and what they say of themselves. Nothing here decides trust, and an error is never
+//! skipped: what cannot be read is stated as unreadable.
+
+pub mod config;
+
+mod api;
+mod containerd;
+mod docker;
+mod files;
+mod nvidia;
+mod podman;
+mod process;
+mod settings;
+mod units;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use hostmark_attest::manifest::{EngineManifest, EngineState, FileState, Setting, VERSION};
+
+pub use config::{EnginesConfig, Processes};
+pub use files::DigestCache;
+use files::{Files, Found, join};
+use process::Running;
+
+/// The engines that can be measured.
+pub const NAMES: [&str; 4] = ["docker", "containerd", "podman", "nvidia"];
+
+/// Where programs are looked for. Different paths to one file are one entry.
+const PROGRAM_DIRECTORIES: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+
+/// A manifest and the paths whose change makes it stale.
+#[derive(Debug)]
+pub struct Measured {
+    /// The state of the engines.
+    pub manifest: EngineManifest,
+    /// Every real path that was looked at, whether something was there or not.
+    pub looked_at: BTreeSet<PathBuf>,
+}
+
+/// Measures the enabled engines.
+#[must_use]
+pub fn measure(config: &EnginesConfig, cache: &mut DigestCache) -> Measured {
+    let mut files = Files::new(&config.root, cache);
+    let running = process::find(config, &mut files, &["dockerd", "containerd"]);
+    let mut engines = BTreeMap::new();
+    for name in NAMES {
+        if !config.enabled.iter().any(|enabled| enabled == name) {
+            continue;
+        }
+        let mut engine = EngineState::default();
+        match name {
+            "docker" => docker::measure(config, &mut files, &running, &mut engine),
+            "containerd" => containerd::measure(config, &mut files, &running, &mut engine),
+            "podman" => podman::measure(&mut files, &mut engine),
+            _ => nvidia::measure(&mut files, &mut engine),
+        }
+        engine.unreadable = files.take_unreadable();
+        engines.insert(name.to_owned(), engine);
+    }
+    let manifest = EngineManifest { version: VERSION, root_is_default: config.root_is_default(), engines };
+    Measured { manifest, looked_at: files.looked_at }
+}
+
+/// Measures programs by name wherever they are looked for; a name that ends in `*` stands for all that begin so.
+fn programs(files: &mut Files<'_>, names: &[&str], into: &mut BTreeMap<String, FileState>) {
+    for directory in PROGRAM_DIRECTORIES {
+        for name in names {
+            match name.strip_suffix('*') {
+                None => {
+                    files.measure(&join(directory, name), into);
+                }
+                Some(prefix) => {
+                    for found in files.list(directory).into_iter().filter(|found| found.starts_with(prefix)) {
+                        files.measure(&join(directory, &found), into);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Measures a program that configuration names: by path, or by name wherever programs are looked for.
+fn program(files: &mut Files<'_>, named: &str, into: &mut BTreeMap<String, FileState>) {
+    if !named.starts_with('/') {
+        programs(files, &[named.trim_end_matches('*')], into);
+    } else if matches!(files.measure(named, into), Found::Missing) {
+        files.unreadable(named, "the configuration names it, and it is absent");
+    }
+}
+
+/// Measures a unit with its environment files, and returns the arguments it would start with.
+fn unit(files: &mut Files<'_>, name: &str, engine: &mut EngineState) -> Vec<String> {
+    units::measure(files, name, engine);
+    let variables = units::environment(files, name, engine);
+    engine.units.get(name).map(|unit| units::arguments(unit, &variables)).unwrap_or_default()
+}
+
+/// States settings under a source's name.
+fn state(engine: &mut EngineState, source: &str, settings: BTreeMap<String, Setting>) {
+    for (name, value) in settings.into_iter().take(settings::SETTINGS_MAX) {
+        engine.settings.entry(name).or_default().insert(source.to_owned(), value);
+    }
+}
+
+/// Puts the daemons with this program's name into an engine, and returns their argument lists.
+fn take_processes(running: &[Running], name: &str, engine: &mut EngineState) -> Vec<Vec<String>> {
+    let mut lists = Vec::new();
+    for one in running.iter().filter(|one| one.name == name) {
+        if engine.processes.len() < hostmark_attest::manifest::LIST_MAX && engine.processes.insert(one.state.clone()) {
+            lists.push(one.state.argv.clone());
+        }
+    }
+    lists
+}
+
+/// The name under which several daemons of one kind state their settings.
+fn source(kind: &str, number: usize) -> String {
+    if number == 0 { kind.to_owned() } else { format!("{kind}#{}", number.saturating_add(1)) }
+}
