@@ -16,9 +16,11 @@ use hostmark_attest::digest::{Digest, HashAlg, PcrBanks};
 use hostmark_attest::finding::{Findings, Severity};
 use hostmark_attest::quote::{QuoteExpectation, verify_quote};
 use hostmark_attest::selection::{BankSelection, PcrSelection};
-use hostmark_attest::tpm::attest::AttestType;
+use hostmark_attest::tools::{Outcome, QuoteFiles, read_ak, read_serialized_pcrs, verify_quote_files};
+use hostmark_attest::tpm::attest::{Attest, AttestType};
 use hostmark_attest::tpm::name::{RH_ENDORSEMENT, RH_OWNER};
 use hostmark_attest::tpm::public::Public;
+use hostmark_attest::tpm::signature::Signature;
 use hostmark_attest::tpm::signed::{Expectation, Ids, Signer, TAG, TLS_KEY, verify_attest};
 use proptest::prelude::*;
 
@@ -351,6 +353,27 @@ fn malformed_structures_are_a_finding() {
     assert_eq!(refusals(&tpm, &tpm.ak.public, &attest, &[0, 0x10], &values, LIST), ["quote.malformed"]);
 }
 
+#[test]
+fn an_unrestricted_ak_is_told_by_the_offline_tool() {
+    let tpm = SoftwareTpm::new();
+    let unrestricted = SoftwareTpm { ak: SoftwareKey::tls(), ..SoftwareTpm::new() };
+    for (tpm, told) in [(&tpm, false), (&unrestricted, true)] {
+        let attest = tpm.quote(&select(LIST), &NONCE).build();
+        let pcrs: Vec<u8> =
+            tpm.values(&select(LIST))[&HashAlg::Sha256].values().flat_map(|one| one.as_bytes().to_vec()).collect();
+        let verdict = verify_quote_files(&QuoteFiles {
+            attest: &attest,
+            signature: &tpm.ak.sign(&attest),
+            ak: tpm.ak.public.as_bytes(),
+            pcrs: &pcrs,
+            nonce: &NONCE,
+            select: Some(&select(LIST)),
+        })
+        .unwrap();
+        assert_eq!((verdict.verdict, verdict.findings.has("quote.ak-unrestricted")), (Outcome::Verified, told));
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) })]
 
@@ -367,5 +390,21 @@ proptest! {
         }
         let got = refusals(&tpm, &tpm.ak.public, &attest, &signature, &tpm.values(&select(LIST)), LIST);
         prop_assert!(!got.is_empty());
+    }
+    #[test]
+    fn no_bytes_panic(noise in proptest::collection::vec(any::<u8>(), 0..300), at in any::<prop::sample::Index>()) {
+        // Noise alone, and noise written over a real structure, which gets further into each parser.
+        let tpm = SoftwareTpm::new();
+        let attest = tpm.quote(&select(LIST), &NONCE).build();
+        let signature = tpm.ak.sign(&attest);
+        for real in [Vec::new(), attest, signature, tpm.ak.public.as_bytes().to_vec(), vec![1; 668]] {
+            let mut input = real.clone();
+            let start = at.index(real.len() + 1);
+            input.truncate(start);
+            input.extend(&noise);
+            input.extend(real.iter().skip(start + noise.len()));
+            let _ = (Attest::parse(&input), Signature::parse(&input), Public::parse(&input), Public::parse_tpm2b(&input));
+            let _ = (read_ak(&input), read_serialized_pcrs(&input));
+        }
     }
 }
