@@ -8,6 +8,8 @@
 //!
 //! No async, no files, no clock, no randomness of its own: time and nonces are arguments.
 
+pub mod admission;
+pub mod appraisal;
 pub mod boot_log;
 pub mod bytes;
 pub mod check;
@@ -15,15 +17,20 @@ pub mod counters;
 pub mod digest;
 pub mod evidence;
 pub mod finding;
+pub mod genuine;
 pub mod host_log;
 pub mod identity;
 pub mod ima;
 pub mod jws;
 pub mod label;
 pub mod manifest;
+pub mod permit;
 pub mod policy;
 pub mod quote;
+pub mod replay;
+pub mod result;
 pub mod selection;
+pub mod state;
 pub mod tier;
 pub mod tools;
 pub mod tpm;

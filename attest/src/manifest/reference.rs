@@ -70,6 +70,38 @@ impl EngineReference {
         reference
     }
 
+    /// Allows what `other` allows too: files, links and settings of both, engines that both require.
+    pub fn merge(&mut self, other: Self) {
+        self.engines.retain(|engine| other.engines.contains(engine));
+        let one_sided = |mine: &BTreeMap<String, BTreeSet<FileDigest>>,
+                         theirs: &BTreeMap<String, BTreeSet<FileDigest>>| {
+            let lacks = |path: &&String| !mine.contains_key(*path) || !theirs.contains_key(*path);
+            mine.keys().chain(theirs.keys()).filter(lacks).cloned().collect::<BTreeSet<_>>()
+        };
+        let sometimes = one_sided(&self.files, &other.files);
+        self.optional.extend(sometimes.into_iter().chain(other.optional));
+        for (path, digests) in other.files {
+            self.files.entry(path).or_default().extend(digests);
+        }
+        for (path, targets) in other.links {
+            self.links.entry(path).or_default().extend(targets);
+        }
+        for name in self.settings.keys().chain(other.settings.keys()) {
+            if !self.settings.contains_key(name) || !other.settings.contains_key(name) {
+                self.may_be_unset.insert(name.clone());
+            }
+        }
+        for (name, values) in other.settings {
+            let mine = self.settings.entry(name).or_default();
+            mine.extend(values.into_iter().filter(|value| !mine.contains(value)).collect::<Vec<_>>());
+        }
+        self.may_be_unset.extend(other.may_be_unset);
+        self.ignored.retain(|path| other.ignored.contains(path));
+        for (name, values) in other.forbidden {
+            self.forbidden.entry(name).or_default().extend(values);
+        }
+    }
+
     fn ignores(&self, path: &str) -> bool {
         self.ignored.iter().any(|one| path == one || (one.ends_with('/') && path.starts_with(one.as_str())))
     }

@@ -13,7 +13,7 @@ use crate::selection::PcrSelection;
 use crate::tier::{Submodule, Tier};
 
 /// Claims that a rule can name, with the submodule that each belongs to.
-pub(crate) const CLAIMS: [(&str, Submodule); 5] = [
+const CLAIMS: [(&str, Submodule); 5] = [
     ("secure_boot", Submodule::Boot),
     ("kernel_command_line", Submodule::Boot),
     ("lockdown", Submodule::Boot),
@@ -61,6 +61,14 @@ pub struct Rule {
     /// What the submodule becomes otherwise.
     #[serde(rename = "else")]
     pub otherwise: OnUnknown,
+}
+
+impl Rule {
+    /// The subsystem that the rule's claim belongs to.
+    #[must_use]
+    pub fn submodule(&self) -> Option<Submodule> {
+        CLAIMS.iter().find(|(claim, _)| *claim == self.claim).map(|(_, home)| *home)
+    }
 }
 
 /// The values that satisfy a rule.
@@ -195,7 +203,7 @@ impl AppraisalPolicy {
         }
         let mut ids = BTreeSet::new();
         for rule in &self.raw.rules {
-            let home = CLAIMS.iter().find(|(claim, _)| *claim == rule.claim).map(|(_, home)| home.name());
+            let home = rule.submodule().map(Submodule::name);
             refuse("policy.claim", home.is_none(), &|| {
                 format!(
                     "rule `{}`: unknown claim `{}`; known: {}",

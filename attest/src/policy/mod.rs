@@ -4,6 +4,7 @@
 //! shared. Unknown keys are errors with line and column: a policy that is not understood is not applied.
 
 mod appraisal;
+pub mod capture;
 mod references;
 
 pub use appraisal::{AppraisalPolicy, EngineRules, Expectation, ImaRules, OnUnknown, QUIRKS, Rule};

@@ -94,6 +94,13 @@ impl References {
     }
 }
 
+impl References {
+    /// The positions of the open windows.
+    pub(crate) fn open_indices(&self, now: OffsetDateTime) -> impl Iterator<Item = usize> {
+        self.windows.iter().enumerate().filter(move |(_, window)| window.is_open(now)).map(|(index, _)| index)
+    }
+}
+
 impl Window {
     fn compile(raw: RawWindow) -> Result<Self, String> {
         let instant = |text: Option<String>| {

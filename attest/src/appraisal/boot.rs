@@ -1,0 +1,50 @@
+//! The boot subsystem: firmware to kernel, by reference values of PCRs that replay.
+
+use super::{Subject, accepted};
+use crate::finding::Finding;
+use crate::policy::{AppraisalPolicy, Window};
+use crate::replay::{BANK, ReplayedLogs};
+use crate::tier::{Basis, Tier};
+
+/// Which PCRs carry which AR4SI claim. PCR 1, 5 and 6 differ between equal machines and are replayed, never judged by value.
+const CLAIMS: [(&str, &[u8]); 3] =
+    [("hardware", &[0, 2, 3]), ("executables", &[4, 9, 11]), ("configuration", &[7, 8, 12, 14])];
+
+pub(super) fn appraise(logs: &ReplayedLogs<'_>, policy: &AppraisalPolicy, windows: &[&Window]) -> Subject {
+    let mut subject = Subject { findings: logs.boot_findings().clone(), ..Subject::default() };
+    if logs.boot().is_none() {
+        for (claim, _) in CLAIMS {
+            subject.claim(claim, Tier::Contraindicated, Basis::PcrAnchored);
+        }
+        return subject;
+    }
+    for (claim, pcrs) in CLAIMS {
+        let selected = pcrs.iter().copied().filter(|pcr| policy.selection().contains(BANK, *pcr));
+        let tier = selected.map(|pcr| judge(pcr, logs, windows, &mut subject)).max().unwrap_or(Tier::None);
+        subject.claim(claim, tier, Basis::PcrAnchored);
+    }
+    subject
+}
+
+fn judge(pcr: u8, logs: &ReplayedLogs<'_>, windows: &[&Window], subject: &mut Subject) -> Tier {
+    let value = logs.genuine().quote().pcrs().get(&BANK).and_then(|values| values.get(&pcr));
+    let Some(accepted) = accepted(windows.iter().map(|window| window.pcr(BANK, pcr))) else {
+        subject.findings.push(
+            Finding::info(
+                "boot.reference-missing",
+                format!("no open reference window names PCR {pcr}: nothing is claimed"),
+            )
+            .fix("capture and publish references for this kind of host: hostmark refs capture"),
+        );
+        return Tier::None;
+    };
+    let known = value.is_some_and(|value| accepted.contains(value));
+    let passed = subject.findings.check("boot.reference", !known, || {
+        let expected: Vec<String> = accepted.iter().map(ToString::to_string).collect();
+        Finding::error("", format!("PCR {pcr} holds no reference value"))
+            .expected(expected.join(" or "))
+            .found(value.map_or_else(|| "not quoted".to_owned(), ToString::to_string))
+            .fix("find out what changed with `hostmark inspect boot-log`; publish new references if the change was meant")
+    });
+    if passed { Tier::Affirming } else { Tier::Contraindicated }
+}

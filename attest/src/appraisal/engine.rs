@@ -1,0 +1,68 @@
+//! The engine subsystem: the engine manifest, anchored by the host log and compared with reference values.
+//!
+//! The manifest is hostd's word (DESIGN §3): its digest in the host log shows when it was said, not that it is true. Its
+//! claims are therefore `reported`, which caps them at warning.
+
+use super::Subject;
+use crate::finding::Finding;
+use crate::manifest::{EngineManifest, compare};
+use crate::policy::{AppraisalPolicy, Window};
+use crate::replay::ReplayedLogs;
+use crate::tier::{Basis, Tier};
+
+pub(super) fn appraise(logs: &ReplayedLogs<'_>, policy: &AppraisalPolicy, windows: &[&Window]) -> Subject {
+    let mut subject = Subject { findings: logs.host_log_findings().clone(), ..Subject::default() };
+    if policy.engine().is_none() {
+        return subject;
+    }
+    let tier = judge(logs, windows, &mut subject);
+    subject.claim("configuration", tier, Basis::Reported);
+    subject.claim("executables", tier, Basis::Reported);
+    subject
+}
+
+fn judge(logs: &ReplayedLogs<'_>, windows: &[&Window], subject: &mut Subject) -> Tier {
+    let Some(log) = logs.host_log() else { return Tier::Contraindicated };
+    let bytes = &logs.genuine().unanchored().manifest;
+    let said = EngineManifest::digest(bytes);
+    let logged = log.last_manifest();
+    let anchored = subject.findings.check("engine.manifest-unlogged", logged != Some(said), || {
+        Finding::error("", "the engine manifest is not the one that the host log recorded last")
+            .expected(logged.map_or_else(|| "a manifest in the host log".to_owned(), hex::encode))
+            .found(hex::encode(said))
+            .fix("restart hostd; if it persists, something else writes its host log")
+    });
+    if !anchored {
+        return Tier::Contraindicated;
+    }
+    let manifest = match EngineManifest::parse(bytes) {
+        Ok(manifest) => manifest,
+        Err(error) => {
+            subject.findings.push(
+                Finding::error("engine.manifest-malformed", "the engine manifest is malformed")
+                    .found(error)
+                    .fix("run the same release of hostd and verifier"),
+            );
+            return Tier::Contraindicated;
+        }
+    };
+    // Windows are alternatives: the one that explains the host best is the one that is told.
+    let best = windows
+        .iter()
+        .filter_map(|window| window.engine())
+        .map(|reference| compare(&manifest, reference))
+        .min_by_key(|findings| (findings.worst(), findings.as_slice().len()));
+    let Some(findings) = best else {
+        subject.findings.push(
+            Finding::info(
+                "engine.reference-missing",
+                "no open reference window describes the engines: nothing is claimed",
+            )
+            .fix("capture and publish references for this kind of host: hostmark refs capture"),
+        );
+        return Tier::None;
+    };
+    let tier = Tier::Affirming.after(findings.worst());
+    subject.findings.append(findings);
+    tier
+}

@@ -1,0 +1,331 @@
+//! Replayed logs: the boot log, the IMA list and the host log, held against the quoted PCRs.
+//!
+//! DESIGN §4 "Replay rule": per PCR the boot log, then at most one log of the running system; PCR 13 is its boot part, then
+//! the host log. [`ReplayedLogs`] can only be made from [`GenuineEvidence`]. What does not replay is a finding, and nothing
+//! that it says becomes a claim. Whether what replays is acceptable is [`crate::appraisal`]'s question.
+
+use std::collections::BTreeMap;
+
+use crate::boot_log::{BootClaims, BootLog};
+use crate::bytes::ParseError;
+use crate::counters::Continuity;
+use crate::digest::{Digest, HashAlg, PcrBanks, PcrValues};
+use crate::finding::{Finding, Findings};
+use crate::genuine::GenuineEvidence;
+use crate::host_log::{HostLog, HostLogContext, VerifiedHostLog};
+use crate::ima::{ImaLog, ImaPosition, ImaPrefix, ImaQuirks, check_boot_aggregate, replay_prefix};
+use crate::policy::AppraisalPolicy;
+use crate::state::RoundState;
+
+/// The bank that everything is judged in. Policies may have others quoted beside it.
+pub const BANK: HashAlg = HashAlg::Sha256;
+/// IMA's PCR.
+pub const IMA_PCR: u8 = 10;
+/// The host log's PCR where the policy names none.
+const HOST_LOG_PCR: u8 = 13;
+
+/// The words that systemd-pcrphase extends into PCR 11, with and without an initrd, in order.
+const PHASES: [&[&str]; 2] = [
+    &["enter-initrd", "leave-initrd", "sysinit", "ready", "shutdown", "final"],
+    &["sysinit", "ready", "shutdown", "final"],
+];
+
+/// The logs of one round, framed but not yet believed.
+#[derive(Debug)]
+pub struct ParsedLogs<'e> {
+    boot: Result<BootLog, ParseError>,
+    ima: Result<ImaLog<'e>, ParseError>,
+    host: Result<HostLog, ParseError>,
+}
+
+impl<'e> ParsedLogs<'e> {
+    /// Parses the three logs of a round.
+    #[must_use]
+    pub fn parse(genuine: &'e GenuineEvidence) -> Self {
+        let evidence = genuine.evidence();
+        Self {
+            boot: BootLog::parse(&evidence.boot_log),
+            ima: ImaLog::parse_as(&evidence.ima.list, crate::ima::ImaFormat::Binary),
+            host: HostLog::parse(&evidence.host_log),
+        }
+    }
+}
+
+/// The round does not continue from the last one: the host must send whole logs under a new nonce. Trust neither ends nor grows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resend {
+    /// Why.
+    pub findings: Findings,
+}
+
+/// What the boot log proves.
+#[derive(Debug)]
+pub struct ReplayedBoot {
+    /// The claims of data whose digest was recomputed.
+    pub claims: BootClaims,
+    /// The kernel command line, where its digest replays to a PCR.
+    pub command_line: Option<String>,
+}
+
+/// Logs that were held against the quoted PCRs.
+#[derive(Debug)]
+pub struct ReplayedLogs<'e> {
+    genuine: &'e GenuineEvidence,
+    boot: Option<ReplayedBoot>,
+    ima: Option<ImaPrefix<'e>>,
+    ima_start: ImaPosition,
+    host_log: Option<VerifiedHostLog>,
+    boot_findings: Findings,
+    ima_findings: Findings,
+    host_log_findings: Findings,
+}
+
+impl<'e> ReplayedLogs<'e> {
+    /// Replays a round's logs.
+    ///
+    /// # Errors
+    /// [`Resend`] when the round leaves out what it would need to continue from `state`.
+    pub fn replay(
+        genuine: &'e GenuineEvidence,
+        logs: &'e ParsedLogs<'e>,
+        policy: &AppraisalPolicy,
+        state: Option<&RoundState>,
+    ) -> Result<Self, Resend> {
+        let quoted = bank_values(genuine);
+        let (boot, boot_replay, boot_findings) = replay_boot(genuine, logs, policy, &quoted);
+        let (host_log, host_log_findings) = replay_host_log(genuine, logs, policy, &quoted, &boot_replay, state);
+        let mut this = Self {
+            genuine,
+            boot,
+            ima: None,
+            ima_start: ImaPosition::default(),
+            host_log,
+            boot_findings,
+            ima_findings: Findings::new(),
+            host_log_findings,
+        };
+        if policy.ima().is_some() {
+            this.replay_ima(logs, policy, &quoted, state)?;
+        }
+        Ok(this)
+    }
+
+    fn replay_ima(
+        &mut self,
+        logs: &'e ParsedLogs<'e>,
+        policy: &AppraisalPolicy,
+        quoted: &PcrValues,
+        state: Option<&RoundState>,
+    ) -> Result<(), Resend> {
+        let log = match &logs.ima {
+            Ok(log) => log,
+            Err(error) => {
+                self.ima_findings.push(malformed("ima.malformed", "IMA list", error));
+                return Ok(());
+            }
+        };
+        self.ima_start = self.ima_position(state)?;
+        let target: BTreeMap<HashAlg, Digest> = quoted.get(&IMA_PCR).map(|value| (BANK, *value)).into_iter().collect();
+        let quirks = ImaQuirks { padded_sha1: policy.tolerates("ima-padded-sha1") };
+        let prefix = match replay_prefix(log, &self.ima_start, &target, quirks) {
+            Ok(prefix) => prefix,
+            // A delta that does not fit may have a harmless cause; the whole list has none.
+            Err(mismatch) if self.ima_start.entries > 0 => return Err(Resend { findings: (*mismatch.finding).into() }),
+            Err(mismatch) => {
+                self.ima_findings.push(*mismatch.finding);
+                return Ok(());
+            }
+        };
+        self.ima_findings.append(prefix.findings().clone());
+        if self.ima_start.entries == 0 {
+            let pcrs: PcrBanks = [(BANK, quoted.clone())].into();
+            let first = prefix.entries().next();
+            self.ima_findings.append(check_boot_aggregate(first.as_ref(), &pcrs));
+        }
+        let same_boot = matches!(self.genuine.continuity(), Some(Continuity::SameBoot | Continuity::Resumed));
+        let before = state.map_or(0, |state| state.ima().entries);
+        self.ima_findings.check("ima.shrunk", same_boot && prefix.end().entries < before, || {
+            Finding::error("", "the IMA list is shorter than in an earlier round of the same boot")
+                .expected(format!("at least {before} entries"))
+                .found(prefix.end().entries)
+                .fix("the kernel never removes entries: find out what does, then reboot the host")
+        });
+        self.ima = Some(prefix);
+        Ok(())
+    }
+
+    /// Where the sent part of the IMA list begins: at entry 0, or exactly where the last round of the same boot ended.
+    fn ima_position(&self, state: Option<&RoundState>) -> Result<ImaPosition, Resend> {
+        let from = self.genuine.evidence().ima.from;
+        if from == 0 {
+            return Ok(ImaPosition::default());
+        }
+        let same_boot = matches!(self.genuine.continuity(), Some(Continuity::SameBoot | Continuity::Resumed));
+        let mut findings = Findings::new();
+        let position = state.filter(|_| same_boot).map(RoundState::ima).unwrap_or_default();
+        findings.check("ima.delta-after-reset", !same_boot, || {
+            Finding::error("", "the machine was reset since the last round, and the IMA list is only the rest of one")
+                .expected("the list from entry 0")
+                .found(format!("from entry {from}"))
+                .fix("hostd sends the whole list after a reset: ask for a new challenge")
+        });
+        findings.check("ima.offset", same_boot && position.entries != from, || {
+            Finding::error("", "the IMA list does not continue where the last round ended")
+                .expected(format!("from entry {}", position.entries))
+                .found(format!("from entry {from}"))
+                .fix("ask for a new challenge and send the list from the entry it names")
+        });
+        if findings.acceptable() { Ok(position) } else { Err(Resend { findings }) }
+    }
+
+    /// The proven round that these logs belong to.
+    #[must_use]
+    pub const fn genuine(&self) -> &'e GenuineEvidence {
+        self.genuine
+    }
+
+    /// What the boot log proves, if all of it replays.
+    #[must_use]
+    pub const fn boot(&self) -> Option<&ReplayedBoot> {
+        self.boot.as_ref()
+    }
+
+    /// The verified part of the IMA list, if it replays.
+    #[must_use]
+    pub const fn ima(&self) -> Option<&ImaPrefix<'e>> {
+        self.ima.as_ref()
+    }
+
+    /// Whether the IMA list was sent from entry 0.
+    #[must_use]
+    pub const fn ima_is_whole(&self) -> bool {
+        self.ima_start.entries == 0
+    }
+
+    /// What the host log proves, if it replays.
+    #[must_use]
+    pub const fn host_log(&self) -> Option<&VerifiedHostLog> {
+        self.host_log.as_ref()
+    }
+
+    /// Findings about the boot log.
+    #[must_use]
+    pub const fn boot_findings(&self) -> &Findings {
+        &self.boot_findings
+    }
+
+    /// Findings about the IMA list.
+    #[must_use]
+    pub const fn ima_findings(&self) -> &Findings {
+        &self.ima_findings
+    }
+
+    /// Findings about the host log.
+    #[must_use]
+    pub const fn host_log_findings(&self) -> &Findings {
+        &self.host_log_findings
+    }
+}
+
+fn bank_values(genuine: &GenuineEvidence) -> PcrValues {
+    genuine.quote().pcrs().get(&BANK).cloned().unwrap_or_default()
+}
+
+fn malformed(id: &'static str, what: &str, error: &ParseError) -> Finding {
+    Finding::error(id, format!("the {what} is malformed"))
+        .found(error)
+        .fix("reboot the host; if it persists, its firmware or kernel writes a broken log")
+}
+
+fn host_log_pcr(policy: &AppraisalPolicy) -> u8 {
+    policy.engine().map_or(HOST_LOG_PCR, |engine| engine.host_log_pcr)
+}
+
+type BootReplay = (Option<ReplayedBoot>, PcrValues, Findings);
+
+fn replay_boot(
+    genuine: &GenuineEvidence,
+    logs: &ParsedLogs<'_>,
+    policy: &AppraisalPolicy,
+    quoted: &PcrValues,
+) -> BootReplay {
+    let log = match &logs.boot {
+        Ok(log) => log,
+        Err(error) => return (None, PcrValues::new(), malformed("boot.malformed", "boot log", error).into()),
+    };
+    let mut findings = log.findings().clone();
+    let mut replay = log.replay_bank(BANK);
+    let later = [IMA_PCR, host_log_pcr(policy)];
+    if policy.tolerates("pcrphase-unlogged")
+        && let Some((words, value)) = unlogged_phases(&replay, quoted)
+    {
+        findings.push(
+            Finding::info("boot.pcrphase-unlogged", "PCR 11 holds systemd boot phases that no log records")
+                .found(words.join(", ")),
+        );
+        replay.insert(11, value);
+    }
+    let excused: Vec<u8> =
+        if findings.has("boot.pcrphase-unlogged") { later.into_iter().chain([11]).collect() } else { later.to_vec() };
+    let indices = quoted.keys().copied().filter(|index| !excused.contains(index));
+    let compared = log.compare(BANK, quoted, indices);
+    let replays = compared.acceptable();
+    findings.append(compared);
+    let (claims, noticed) = log.claims(BANK);
+    findings.append(noticed);
+    let fact = genuine.unanchored().facts.get("cmdline");
+    let command_line = claims
+        .command_line
+        .clone()
+        .or_else(|| log.confirm_command_line(BANK, fact?.trim_end_matches('\n')))
+        .map(|line| line.text);
+    (replays.then_some(ReplayedBoot { claims, command_line }), replay, findings)
+}
+
+/// The systemd phases that explain the quoted PCR 11 on top of the boot log's part, if any do.
+fn unlogged_phases(replay: &PcrValues, quoted: &PcrValues) -> Option<(&'static [&'static str], Digest)> {
+    let quoted = quoted.get(&11)?;
+    let start = *replay.get(&11)?;
+    PHASES.into_iter().find_map(|words| {
+        let mut value = start;
+        words.iter().enumerate().find_map(|(position, word)| {
+            value = value.extend(&BANK.hash(&[word.as_bytes()])?)?;
+            let told = words.get(..=position)?;
+            (value == *quoted).then_some((told, value))
+        })
+    })
+}
+
+fn replay_host_log(
+    genuine: &GenuineEvidence,
+    logs: &ParsedLogs<'_>,
+    policy: &AppraisalPolicy,
+    quoted: &PcrValues,
+    boot_replay: &PcrValues,
+    state: Option<&RoundState>,
+) -> (Option<VerifiedHostLog>, Findings) {
+    let pcr = host_log_pcr(policy);
+    let log = match &logs.host {
+        Ok(log) => log,
+        Err(error) => return (None, malformed("host-log.malformed", "host log", error).into()),
+    };
+    let Some(quoted) = quoted.get(&pcr) else { return (None, Findings::new()) };
+    let start = boot_replay.get(&pcr).copied().unwrap_or_else(|| Digest::zero(BANK));
+    let said = genuine.unanchored().boot_id.as_str();
+    let context = HostLogContext { pcr, start, quoted: *quoted, boot_id: said };
+    let verified = match log.verify(&context) {
+        Ok(verified) => verified,
+        Err(findings) => return (None, findings),
+    };
+    let mut findings = verified.findings().clone();
+    let same_boot = matches!(genuine.continuity(), Some(Continuity::SameBoot | Continuity::Resumed));
+    let before = state.filter(|_| same_boot).map(RoundState::boot_id);
+    findings.check("host-log.boot-changed", before.is_some_and(|before| before != said), || {
+        Finding::error("", "the boot id changed although the TPM was not reset")
+            .expected(before.unwrap_or_default())
+            .found(said)
+            .fix("reboot the host: what it says of its boot is not what it said before")
+    });
+    let replays = findings.acceptable();
+    (replays.then_some(verified), findings)
+}

@@ -1,0 +1,207 @@
+//! What the verifier keeps of a host between rounds.
+//!
+//! DESIGN §4: counters, the IMA position, what earlier rounds established about files. A proof type is never read back from
+//! bytes that merely look right: [`RoundState::open`] needs the seal, and the seal binds the host id and the AK's name.
+
+use aws_lc_rs::hmac;
+use serde::{Deserialize, Serialize};
+
+use crate::counters::Counters;
+use crate::digest::{Digest, HashAlg};
+use crate::finding::{Finding, Findings};
+use crate::ima::ImaPosition;
+
+/// Length of a seal: HMAC-SHA-256.
+const SEAL: usize = 32;
+
+/// What was established about one AK of one host, as of its last genuine round.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoundState {
+    raw: Raw,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    host: String,
+    ak_name: String,
+    reset_count: u32,
+    restart_count: u32,
+    clock: u64,
+    boot_id: String,
+    ima_entries: u64,
+    ima_pcr10: Option<String>,
+    judged_by: String,
+    runtime: RuntimeSeen,
+}
+
+/// What the files seen so far in this boot came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RuntimeSeen {
+    /// Files whose digest a reference names.
+    pub known: u64,
+    /// Files whose digest no reference names.
+    pub unknown: u64,
+    /// Violations.
+    pub violations: u64,
+    /// The first findings about files; the counts above are complete.
+    pub findings: Vec<Finding>,
+}
+
+/// A key for seals, kept outside the database.
+pub struct SealKey(hmac::Key);
+
+impl SealKey {
+    /// From 32 random bytes.
+    #[must_use]
+    pub fn new(secret: &[u8; 32]) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, secret))
+    }
+
+    /// HMAC-SHA-256 over a domain string and length-prefixed parts.
+    #[must_use]
+    pub fn seal(&self, domain: &str, parts: &[&[u8]]) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(&self.0);
+        for part in std::iter::once(&domain.as_bytes()).chain(parts) {
+            context.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+            context.update(part);
+        }
+        let mut out = [0; SEAL];
+        out.copy_from_slice(context.sign().as_ref());
+        out
+    }
+
+    /// Whether `seal` is the seal of these parts, in constant time.
+    #[must_use]
+    pub fn holds(&self, domain: &str, parts: &[&[u8]], seal: &[u8]) -> bool {
+        use subtle::ConstantTimeEq as _;
+        self.seal(domain, parts).ct_eq(seal).into()
+    }
+}
+
+impl std::fmt::Debug for SealKey {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("SealKey")
+    }
+}
+
+const DOMAIN: &str = "hostmark-round-state-v1";
+
+impl RoundState {
+    pub(crate) fn new(
+        host: &str,
+        ak_name: &str,
+        counters: Counters,
+        boot_id: &str,
+        ima: &ImaPosition,
+        judged_by: &str,
+        runtime: RuntimeSeen,
+    ) -> Self {
+        Self {
+            raw: Raw {
+                host: host.to_owned(),
+                ak_name: ak_name.to_owned(),
+                reset_count: counters.reset_count,
+                restart_count: counters.restart_count,
+                clock: counters.clock,
+                boot_id: boot_id.to_owned(),
+                ima_entries: ima.entries,
+                ima_pcr10: ima.pcr10.get(&HashAlg::Sha256).map(Digest::to_string),
+                judged_by: judged_by.to_owned(),
+                runtime,
+            },
+        }
+    }
+
+    /// The sealed form.
+    #[must_use]
+    pub fn seal(&self, key: &SealKey) -> Vec<u8> {
+        let body = serde_json::to_vec(&self.raw).unwrap_or_default();
+        let mut out = key.seal(DOMAIN, &[self.raw.host.as_bytes(), self.raw.ak_name.as_bytes(), &body]).to_vec();
+        out.extend_from_slice(&body);
+        out
+    }
+
+    /// Opens a sealed form for exactly this host and AK.
+    ///
+    /// # Errors
+    /// `state.seal`: the stored form was changed, or is another host's or another AK's.
+    pub fn open(sealed: &[u8], key: &SealKey, host: &str, ak_name: &str) -> Result<Self, Findings> {
+        let (seal, body) = sealed.split_at(sealed.len().min(SEAL));
+        let holds = key.holds(DOMAIN, &[host.as_bytes(), ak_name.as_bytes(), body], seal);
+        let raw = serde_json::from_slice::<Raw>(body).ok();
+        let refused = || {
+            Finding::error("", "what was kept of this host is not what the verifier stored")
+                .expected(format!("a seal for host {host} and AK {ak_name}"))
+                .fix("restore the database from a backup, or enrol the host again")
+        };
+        let mut findings = Findings::new();
+        findings.check("state.seal", !holds, refused);
+        match raw {
+            Some(raw) if findings.acceptable() => Ok(Self { raw }),
+            Some(_) => Err(findings),
+            None => Err(Findings::from(Finding { id: "state.seal".to_owned(), ..refused() })),
+        }
+    }
+
+    /// The TPM's counters in that round.
+    #[must_use]
+    pub const fn counters(&self) -> Counters {
+        Counters { reset_count: self.raw.reset_count, restart_count: self.raw.restart_count, clock: self.raw.clock }
+    }
+
+    /// The boot id that the host gave.
+    #[must_use]
+    pub fn boot_id(&self) -> &str {
+        &self.raw.boot_id
+    }
+
+    /// How far the IMA list was verified.
+    #[must_use]
+    pub fn ima(&self) -> ImaPosition {
+        let value = self.raw.ima_pcr10.as_deref().and_then(|hex| Digest::from_hex(HashAlg::Sha256, hex));
+        ImaPosition {
+            entries: self.raw.ima_entries,
+            pcr10: value.into_iter().map(|value| (HashAlg::Sha256, value)).collect(),
+        }
+    }
+
+    /// Which policy, references and windows judged the files so far.
+    #[must_use]
+    pub fn judged_by(&self) -> &str {
+        &self.raw.judged_by
+    }
+
+    /// What the files seen so far came to.
+    #[must_use]
+    pub const fn runtime(&self) -> &RuntimeSeen {
+        &self.raw.runtime
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seal_binds_host_ak_and_content() {
+        let key = SealKey::new(&[1; 32]);
+        let counters = Counters { reset_count: 1, restart_count: 2, clock: 3 };
+        let position = ImaPosition { entries: 4, pcr10: [(HashAlg::Sha256, Digest::ones(HashAlg::Sha256))].into() };
+        let state = RoundState::new("h", "ak", counters, "b", &position, "p1", RuntimeSeen::default());
+        let sealed = state.seal(&key);
+        let opened = RoundState::open(&sealed, &key, "h", "ak").unwrap();
+        assert_eq!((&opened, opened.ima()), (&state, position));
+        let refused = |sealed: &[u8], key: &SealKey, host, ak| RoundState::open(sealed, key, host, ak).is_err();
+        assert!(refused(&sealed, &key, "h2", "ak"));
+        assert!(refused(&sealed, &key, "h", "ak2"));
+        assert!(refused(&sealed, &SealKey::new(&[2; 32]), "h", "ak"));
+        for at in 0..sealed.len() {
+            let mut changed = sealed.clone();
+            changed[at] ^= 1;
+            assert!(refused(&changed, &key, "h", "ak"), "byte {at}");
+        }
+        assert!(refused(&sealed[..20], &key, "h", "ak"));
+    }
+}
