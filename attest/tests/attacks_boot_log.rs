@@ -305,7 +305,7 @@ fn b2_a_program_cannot_be_hidden_behind_another_type() {
     let forge = honest("plain", SecureBoot::Off);
     let programs = |forge: &Forge| {
         let (claims, _) = forge.log().claims(BANK);
-        claims.boot_applications.into_iter().map(|entry| entry.digest).collect::<Vec<_>>()
+        claims.boot_applications.unwrap().into_iter().map(|entry| entry.digest).collect::<Vec<_>>()
     };
     let expect = programs(&forge);
     assert_eq!(expect.len(), 2);
@@ -440,6 +440,27 @@ fn b3_changed_data_is_unauthenticated_and_never_a_claim() {
         let (secure_boot, findings) = forge.judge(&forge.values());
         assert_eq!((secure_boot, ids(&findings)), (SecureBoot::Unknown, vec![expect]), "{what}");
     }
+}
+
+#[test]
+fn b3_a_claim_falls_with_the_replay_of_its_pcr() {
+    let forge = honest("secureboot", SecureBoot::On);
+    let given = String::from_utf8(recorded("secureboot", "cmdline")).unwrap();
+    let log = forge.log();
+    let (replayed, findings) = log.explain_quoted(BANK, &quoted("secureboot"), PCRS);
+    assert!(findings.acceptable() && replayed.explained().len() == PCRS.len());
+    let (claims, _) = replayed.claims();
+    assert!(claims.secure_boot == SecureBoot::On && claims.boot_applications.is_some() && claims.separators.len() == 8);
+    assert!(replayed.confirm_command_line(&given).is_some_and(|line| !line.extendable_later));
+    // Another machine's values: PCR 4, 7 and 9 differ, and so nothing is claimed from them.
+    let (replayed, findings) = log.explain_quoted(BANK, &quoted("plain"), PCRS);
+    assert!(findings.has("boot.replay") && !replayed.explained().contains(&7));
+    let (claims, _) = replayed.claims();
+    assert_eq!((claims.secure_boot, claims.boot_applications, claims.command_line), (SecureBoot::Unknown, None, None));
+    assert_eq!(replayed.confirm_command_line(&given), None);
+    // A PCR that was not asked for is not explained either.
+    let (replayed, _) = log.explain_quoted(BANK, &quoted("secureboot"), [0, 1]);
+    assert_eq!(replayed.claims().0.secure_boot, SecureBoot::Unknown);
 }
 
 #[test]

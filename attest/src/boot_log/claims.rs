@@ -90,6 +90,9 @@ pub struct CommandLine {
     pub pcr: u8,
     /// Who measured it.
     pub source: CommandLineSource,
+    /// Whether root could have extended it after boot, where that PCR was still empty: true unless the kernel itself measured
+    /// it first. Trust it then only if PCR 4 names a loader that measures there.
+    pub extendable_later: bool,
 }
 
 /// Something in PCR 4 that is neither a known action nor a separator: a program that was started, by its Authenticode digest.
@@ -113,7 +116,8 @@ pub struct BootClaims {
     /// A command line that the log itself spells out.
     pub command_line: Option<CommandLine>,
     /// Rests on PCR 4: every digest in it that is not a known action or separator, whatever its logged type.
-    pub boot_applications: Vec<BootEntry>,
+    /// None where PCR 4 is not explained, which is not the same as no program.
+    pub boot_applications: Option<Vec<BootEntry>>,
     /// The PCRs among 0–7 that hold a separator.
     pub separators: BTreeSet<u8>,
     /// EV_S_CRTM_VERSION of PCR 0, in hex, if authenticated.
@@ -138,15 +142,15 @@ impl Known {
 }
 
 impl BootLog {
-    /// The claims that the digests of `bank` support, and what was seen on the way. A claim holds only together with a matching
-    /// [`BootLog::compare`] of the same bank over the PCR that it rests on.
+    /// What the digests of `bank` support, unproven, and what was seen on the way. Appraise only
+    /// [`ReplayedBootLog::claims`](super::ReplayedBootLog::claims).
     #[must_use]
     pub fn claims(&self, bank: HashAlg) -> (BootClaims, Findings) {
         let known = Known::new(bank);
         let mut findings = self.unauthenticated(bank);
         let separators = self.separators(bank, &known, &mut findings);
         let secure_boot = self.secure_boot(bank, &known, &mut findings);
-        let boot_applications = self.boot_applications(bank, &known);
+        let boot_applications = Some(self.boot_applications(bank, &known));
         let command_line = self.command_line(bank, &mut findings);
         let crtm_version = self
             .in_pcr(0)
@@ -297,6 +301,7 @@ impl BootLog {
             text: text.to_owned(),
             pcr: 9,
             source: CommandLineSource::LoadOptions,
+            extendable_later: false,
         })
     }
 
@@ -346,6 +351,7 @@ impl BootLog {
             text: text.to_owned(),
             pcr: 8,
             source: CommandLineSource::Grub,
+            extendable_later: true,
         })
     }
 
@@ -358,7 +364,7 @@ impl BootLog {
         let sure = findings.check("boot.command-line-repeated", texts.next().is_some(), || {
             Finding::warning("", "PCR 12 holds several texts that may be the command line")
         });
-        sure.then_some(CommandLine { text, pcr: 12, source: CommandLineSource::SystemdStub })
+        sure.then_some(CommandLine { text, pcr: 12, source: CommandLineSource::SystemdStub, extendable_later: true })
     }
 }
 

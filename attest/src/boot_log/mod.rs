@@ -12,6 +12,7 @@ mod claims;
 mod inspect;
 mod parse;
 mod replay;
+mod replayed;
 
 use std::ops::Range;
 
@@ -22,6 +23,7 @@ pub use authentic::Authenticity;
 pub use claims::{BootClaims, BootEntry, CommandLine, CommandLineSource, SecureBoot};
 pub use inspect::{EventView, Inspection, inspect, list_events};
 pub use parse::{DIGESTS_MAX, EVENTS_MAX, LOG_MAX};
+pub use replayed::ReplayedBootLog;
 
 /// PCR index of events that are logged but extended nowhere (Windows keeps a quote of its own there).
 pub const PSEUDO_PCR: u32 = 0xffff_ffff;

@@ -59,7 +59,11 @@ impl BootLog {
     /// PCR with events exactly their replay, and an index that was not quoted is a mismatch.
     #[must_use]
     pub fn compare(&self, bank: HashAlg, quoted: &PcrValues, indices: impl IntoIterator<Item = u8>) -> Findings {
-        let mut findings = Findings::new();
+        self.explain_quoted(bank, quoted, indices).1
+    }
+
+    /// The replay of the quoted bank; none, and a finding, where the log does not carry it.
+    pub(super) fn replay_for(&self, bank: HashAlg, findings: &mut Findings) -> Option<PcrValues> {
         let carried = bank.computable() && self.banks().any(|known| known == bank);
         findings.check("boot.bank-missing", !carried, || {
             Finding::error("", "the boot log does not carry the quoted bank, so it explains none of its values")
@@ -67,27 +71,34 @@ impl BootLog {
                 .found(self.banks().map(HashAlg::name).collect::<Vec<_>>().join(", "))
                 .fix("enable this bank in the firmware and reboot")
         });
-        let replayed = if carried { self.replay_bank(bank) } else { PcrValues::new() };
-        for index in indices {
-            let found = quoted.get(&index);
-            let logged = replayed.get(&index).copied();
-            let expected = logged.unwrap_or_else(|| initial(bank, u32::from(index), 0));
-            let differs = found != Some(&expected);
-            let passed = findings.check("boot.replay", differs, || {
-                let what =
-                    if logged.is_some() { "the boot log does not replay to" } else { "the boot log has no event for" };
-                Finding::error("", format!("{what} PCR {index} of the {bank} bank"))
-                    .expected(expected)
-                    .found(found.map_or_else(|| "not quoted".to_owned(), Digest::to_string))
-                    .fix(
-                        "reboot the host; if it persists, the log is not this boot's or its firmware leaves events out",
-                    )
-            });
-            if let Some(found) = found.filter(|_| !passed) {
-                findings.append(self.explain(bank, index, found));
-            }
+        carried.then(|| self.replay_bank(bank))
+    }
+
+    /// Whether the log explains one quoted value.
+    pub(super) fn compare_one(
+        &self,
+        bank: HashAlg,
+        replayed: Option<&PcrValues>,
+        quoted: &PcrValues,
+        index: u8,
+        findings: &mut Findings,
+    ) -> bool {
+        let Some(replayed) = replayed else { return false };
+        let found = quoted.get(&index);
+        let logged = replayed.get(&index).copied();
+        let expected = logged.unwrap_or_else(|| initial(bank, u32::from(index), 0));
+        let passed = findings.check("boot.replay", found != Some(&expected), || {
+            let what =
+                if logged.is_some() { "the boot log does not replay to" } else { "the boot log has no event for" };
+            Finding::error("", format!("{what} PCR {index} of the {bank} bank"))
+                .expected(expected)
+                .found(found.map_or_else(|| "not quoted".to_owned(), Digest::to_string))
+                .fix("reboot the host; if it persists, the log is not this boot's or its firmware leaves events out")
+        });
+        if let Some(found) = found.filter(|_| !passed) {
+            findings.append(self.explain(bank, index, found));
         }
-        findings
+        passed
     }
 
     /// Known reasons for a mismatch. They explain it to a person; they never excuse it.

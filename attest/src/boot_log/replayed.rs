@@ -1,0 +1,72 @@
+//! A boot log together with the PCRs that it was shown to explain: the only form in which its claims may be appraised.
+//!
+//! Establishes that each claim rests on a PCR whose replay equals a quoted value. Whether the quoted values are genuine is the
+//! quote's part: hand in values that a verified quote covers.
+
+use std::collections::BTreeSet;
+
+use super::{BootClaims, BootLog, CommandLine, SecureBoot};
+use crate::digest::{HashAlg, PcrValues};
+use crate::finding::Findings;
+
+/// A log of which some PCRs are explained. Only [`BootLog::explain_quoted`] makes one.
+#[derive(Debug, Clone)]
+pub struct ReplayedBootLog<'a> {
+    log: &'a BootLog,
+    bank: HashAlg,
+    explained: BTreeSet<u8>,
+}
+
+impl BootLog {
+    /// Replays against quoted values, as [`BootLog::compare`], and keeps which of the PCRs matched.
+    #[must_use]
+    pub fn explain_quoted(
+        &self,
+        bank: HashAlg,
+        quoted: &PcrValues,
+        indices: impl IntoIterator<Item = u8>,
+    ) -> (ReplayedBootLog<'_>, Findings) {
+        let mut findings = Findings::new();
+        let mut explained = BTreeSet::new();
+        let replayed = self.replay_for(bank, &mut findings);
+        for index in indices {
+            if self.compare_one(bank, replayed.as_ref(), quoted, index, &mut findings) {
+                explained.insert(index);
+            }
+        }
+        (ReplayedBootLog { log: self, bank, explained }, findings)
+    }
+}
+
+impl ReplayedBootLog<'_> {
+    /// The PCRs that the log explains.
+    #[must_use]
+    pub const fn explained(&self) -> &BTreeSet<u8> {
+        &self.explained
+    }
+
+    /// The claims that rest on explained PCRs; the others are left out as if the log said nothing.
+    #[must_use]
+    pub fn claims(&self) -> (BootClaims, Findings) {
+        let (mut claims, findings) = self.log.claims(self.bank);
+        let holds = |pcr: u8| self.explained.contains(&pcr);
+        if !holds(7) {
+            claims.secure_boot = SecureBoot::Unknown;
+        }
+        if !holds(4) {
+            claims.boot_applications = None;
+        }
+        if !holds(0) {
+            claims.crtm_version = None;
+        }
+        claims.command_line = claims.command_line.filter(|line| holds(line.pcr));
+        claims.separators.retain(|pcr| holds(*pcr));
+        (claims, findings)
+    }
+
+    /// As [`BootLog::confirm_command_line`], if PCR 9 is explained.
+    #[must_use]
+    pub fn confirm_command_line(&self, text: &str) -> Option<CommandLine> {
+        self.log.confirm_command_line(self.bank, text).filter(|line| self.explained.contains(&line.pcr))
+    }
+}
