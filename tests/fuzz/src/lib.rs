@@ -10,6 +10,7 @@
     reason = "a tool for tests: a panic here stops a fuzz run, nothing else"
 )]
 
+pub mod made;
 pub mod mutate;
 pub mod seeds;
 pub mod targets;

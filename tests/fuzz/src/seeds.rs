@@ -15,6 +15,7 @@ pub fn of(target: &Target) -> std::io::Result<Vec<Vec<u8>>> {
         let before = seeds.len();
         match seed {
             Seed::Text(text) => seeds.push(text.as_bytes().to_vec()),
+            Seed::Made(make) => seeds.push(make()),
             Seed::Recorded(name) => {
                 for folder in ["attest/testdata", "hostd/testdata", "verifier/testdata"] {
                     read_below(&root.join(folder), &|path| path.file_name().is_some_and(|f| f == *name), &mut seeds)?;
@@ -24,7 +25,7 @@ pub fn of(target: &Target) -> std::io::Result<Vec<Vec<u8>>> {
                 read_below(&root.join("configs"), &|path| path.to_string_lossy().contains(part), &mut seeds)?;
             }
         }
-        if seeds.len() == before {
+        if seeds.get(before).is_none_or(Vec::is_empty) {
             let missing = format!("{}: no seed for {seed:?}", target.name);
             return Err(std::io::Error::new(std::io::ErrorKind::NotFound, missing));
         }

@@ -1,15 +1,36 @@
 //! The table of targets.
 
+use std::collections::BTreeMap;
+use std::str::FromStr as _;
+
+use hostmark_attest::boot_log::{self, BootLog};
+use hostmark_attest::digest::{Digest, HashAlg};
+use hostmark_attest::evidence::Evidence;
+use hostmark_attest::host_log::{Event, HostLog, HostLogContext};
+use hostmark_attest::identity::class::{TpmClass, TrustBundle};
+use hostmark_attest::identity::nv::NvPublic;
+use hostmark_attest::identity::{ak, ek, tag};
+use hostmark_attest::ima::{self, ImaLog};
+use hostmark_attest::jws::KeySet;
 use hostmark_attest::label::Label;
+use hostmark_attest::manifest::EngineManifest;
+use hostmark_attest::policy::{AppraisalPolicy, References};
+use hostmark_attest::tpm::attest::Attest;
+use hostmark_attest::tpm::name::Name;
+use hostmark_attest::tpm::public::Public;
+use hostmark_attest::tpm::signature::Signature;
+use time::OffsetDateTime;
+
+use crate::made;
 
 /// A parser under fuzzing.
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
     /// Its name on the command line.
     pub name: &'static str,
-    /// Seeds: recorded files with one of these names, or text given here.
+    /// What is mutated.
     pub seeds: &'static [Seed],
-    /// Runs the parser; a panic is the finding.
+    /// Runs the parser, and what reads its result next; a panic is the finding.
     pub run: fn(&[u8]),
 }
 
@@ -20,17 +41,132 @@ pub enum Seed {
     Recorded(&'static str),
     /// Every file below `configs/` whose path contains this.
     Config(&'static str),
-    /// These bytes.
+    /// This text.
     Text(&'static str),
+    /// What our own writer makes.
+    Made(fn() -> Vec<u8>),
 }
 
 /// Every target. A parser that reads foreign bytes and is missing here is a mistake.
-pub const TARGETS: &[Target] = &[Target {
-    name: "label",
-    seeds: &[Seed::Text("restricted:phi,pci@hospital-a"), Seed::Text("public")],
-    run: |bytes| {
-        if let Ok(text) = std::str::from_utf8(bytes) {
-            let _ = text.parse::<Label>();
-        }
+pub const TARGETS: &[Target] = &[
+    Target { name: "boot-log", seeds: &[Seed::Recorded("boot-log.bin")], run: boot_log },
+    Target { name: "ima", seeds: &[Seed::Recorded("ima.bin"), Seed::Recorded("ima.txt")], run: ima },
+    Target { name: "attest", seeds: &[Seed::Recorded("quote.msg")], run: |bytes| drop(Attest::parse(bytes)) },
+    Target { name: "public", seeds: &[Seed::Recorded("ak.pub"), Seed::Recorded("ek.pub")], run: public },
+    Target { name: "signature", seeds: &[Seed::Recorded("quote.sig")], run: signature },
+    Target { name: "name", seeds: &[Seed::Recorded("ak.name")], run: |bytes| drop(Name::parse(bytes)) },
+    Target { name: "host-log", seeds: &[Seed::Made(made::host_log)], run: host_log },
+    Target { name: "evidence", seeds: &[Seed::Made(made::evidence)], run: evidence },
+    Target { name: "manifest", seeds: &[Seed::Made(made::manifest)], run: manifest },
+    Target { name: "nv-public", seeds: &[Seed::Made(made::nv_public)], run: |bytes| drop(NvPublic::parse(bytes)) },
+    Target { name: "tag", seeds: &[Seed::Made(made::tag)], run: provisioned_tag },
+    Target { name: "policy", seeds: &[Seed::Text(made::POLICY)], run: policy },
+    Target { name: "references", seeds: &[Seed::Text(made::REFERENCES)], run: references },
+    Target { name: "label", seeds: &[Seed::Text("restricted:phi,pci@hospital-a"), Seed::Text("public")], run: label },
+    Target {
+        name: "ek-certificate",
+        seeds: &[Seed::Recorded("ekcert-rsa.der"), Seed::Recorded("ekcert-ecc384.der")],
+        run: ek_certificate,
     },
-}];
+    Target {
+        name: "ca-bundle",
+        seeds: &[
+            Seed::Recorded("swtpm-localca-rootca-cert.pem"),
+            Seed::Recorded("swtpm-localca-issuer-cert.pem"),
+            Seed::Recorded("ekcert-rsa.der"),
+        ],
+        run: |bytes| drop(TrustBundle::new().add(TpmClass::Simulated, bytes)),
+    },
+];
+
+fn boot_log(bytes: &[u8]) {
+    let _ = boot_log::inspect(bytes);
+    if let Ok(log) = BootLog::parse(bytes) {
+        let _ = log.replay();
+        for bank in log.banks() {
+            let _ = log.claims(bank);
+            let _ = log.unauthenticated(bank);
+            for event in log.events() {
+                let _ = event.authenticity(bank);
+            }
+        }
+    }
+}
+
+fn ima(bytes: &[u8]) {
+    let _ = ima::inspect(bytes);
+    if let Ok(log) = ImaLog::parse(bytes) {
+        for entry in log.entries() {
+            let _ = (entry.shape(), entry.name_fits(), entry.unauthenticated_path());
+            if let Some(file) = entry.measurement() {
+                let _ = (file.file_digest(), file.path_lossy().len());
+            }
+        }
+        let _ = ima::check_boot_aggregate(log.entries().next().as_ref(), &BTreeMap::new());
+    }
+}
+
+fn public(bytes: &[u8]) {
+    for public in [Public::parse(bytes), Public::parse_tpm2b(bytes)].into_iter().flatten() {
+        let _ = (ak::verify_ak(&public), public.key().to_spki(), public.key().weakness());
+        let _ = ek::verify_ek(&public, None, &[], &TrustBundle::new(), OffsetDateTime::UNIX_EPOCH);
+    }
+}
+
+fn signature(bytes: &[u8]) {
+    if let (Ok(signature), Ok(key)) = (Signature::parse(bytes), Public::parse_tpm2b(made::AK)) {
+        let _ = (signature.fits(key.key(), key.scheme()), signature.verify(key.key(), b"message"));
+    }
+}
+
+fn host_log(bytes: &[u8]) {
+    let _ = Event::parse(bytes);
+    if let Ok(log) = HostLog::parse(bytes) {
+        let start = Digest::zero(HashAlg::Sha256);
+        // With the PCR that the log itself gives, so that what comes after the replay is reached too.
+        let quoted = log.replay(start);
+        let _ = log.verify(&HostLogContext { pcr: log.pcr().unwrap_or(13), start, quoted, boot_id: made::BOOT_ID });
+    }
+}
+
+fn evidence(bytes: &[u8]) {
+    if let Ok(evidence) = Evidence::parse(bytes) {
+        assert_eq!(evidence.encode(), bytes, "evidence has one encoding");
+    }
+}
+
+fn manifest(bytes: &[u8]) {
+    if let Ok(manifest) = EngineManifest::parse(bytes) {
+        assert_eq!(manifest.to_canonical(), bytes, "a manifest has one encoding");
+    }
+}
+
+fn provisioned_tag(bytes: &[u8]) {
+    let _ = tag::verify_provisioning(bytes, &KeySet::new());
+}
+
+fn policy(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let _ = AppraisalPolicy::parse("fuzz", text);
+    }
+}
+
+fn references(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let _ = References::parse("fuzz", text);
+    }
+}
+
+fn label(bytes: &[u8]) {
+    if let Some(label) = std::str::from_utf8(bytes).ok().and_then(|text| Label::from_str(text).ok()) {
+        assert_eq!(Label::from_str(&label.to_string()).as_ref(), Ok(&label), "a label's canonical form is a label");
+    }
+}
+
+fn ek_certificate(bytes: &[u8]) {
+    if let Ok(ek) = Public::parse_tpm2b(made::EK) {
+        let mut bundle = TrustBundle::new();
+        let _ = bundle.add(TpmClass::Simulated, made::EK_ROOT);
+        let _ = ek::verify_ek(&ek, Some(bytes), &[bytes.to_vec()], &bundle, OffsetDateTime::UNIX_EPOCH);
+    }
+}

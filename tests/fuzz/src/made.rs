@@ -1,0 +1,133 @@
+//! Seeds of the formats that are this project's own, made by its own writers, and the fixed other side that some targets need.
+
+use std::collections::BTreeMap;
+
+use hostmark_attest::digest::{Digest, HashAlg, sha256};
+use hostmark_attest::evidence::{Evidence, TagEvidence, Unanchored};
+use hostmark_attest::host_log::{Event, Record};
+use hostmark_attest::identity::nv::NvPublic;
+use hostmark_attest::identity::tag::Tag;
+use hostmark_attest::jws::{SignError, Signer};
+use hostmark_attest::manifest::{EngineManifest, EngineState, FileDigest, FileState, Mode, Setting, Unreadable};
+use hostmark_attest::tpm::name::Name;
+use hostmark_attest::wire::{B64, Nonce, SignedAttest};
+
+/// The boot id that made seeds name.
+pub const BOOT_ID: &str = "3f1c52a0-7c0e-4b6e-9f0a-5d1f0a3f8b11";
+/// A recorded AK, EK, and the root of that EK's certificate.
+pub const AK: &[u8] = include_bytes!("../../../attest/testdata/recorded/plain/ak.pub");
+/// See [`AK`].
+pub const EK: &[u8] = include_bytes!("../../../attest/testdata/recorded/plain/ek.pub");
+/// See [`AK`].
+pub const EK_ROOT: &[u8] = include_bytes!("../../../attest/testdata/recorded/swtpm-localca-rootca-cert.pem");
+const QUOTE: &[u8] = include_bytes!("../../../attest/testdata/recorded/systemd/quote.msg");
+const QUOTE_SIGNATURE: &[u8] = include_bytes!("../../../attest/testdata/recorded/systemd/quote.sig");
+const AK_NAME: &[u8] = include_bytes!("../../../attest/testdata/recorded/plain/ak.name");
+
+/// Every part of an appraisal policy.
+pub const POLICY: &str = r#"
+version = 7
+pcrs = { sha256 = [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14] }
+references = ["fw-vendor-model", "debian12-uki"]
+quirks = ["pcrphase-unlogged"]
+[[rule]]
+id = "boot.secure-boot"
+claim = "secure_boot"
+want = "on"
+else = "contraindicated"
+[ima]
+policy = "container-host"
+unknown = "warning"
+"#;
+
+/// Every part of a reference bundle.
+pub const REFERENCES: &str = r#"
+version = 2
+[[window]]
+from = "2026-01-01T00:00:00Z"
+until = "2027-02-01T00:00:00Z"
+[window.pcrs.sha256]
+4 = ["0000000000000000000000000000000000000000000000000000000000000000"]
+[window.ima]
+"/usr/bin/runc" = ["sha256:0000000000000000000000000000000000000000000000000000000000000000"]
+"#;
+
+/// A boot and two manifests.
+#[must_use]
+pub fn host_log() -> Vec<u8> {
+    let events = [
+        Event::Boot { boot_id: BOOT_ID.to_owned(), hostd: "0.1.0".to_owned() },
+        Event::Manifest { sha256: sha256(&[b"a"]) },
+        Event::Manifest { sha256: sha256(&[b"b"]) },
+    ];
+    (0..).zip(&events).flat_map(|(number, event)| Record::encode(number, 13, event).0).collect()
+}
+
+/// One engine with something in each of its maps.
+#[must_use]
+pub fn manifest() -> Vec<u8> {
+    let text = |text: &str| text.to_owned();
+    let file = FileState::File { sha256: FileDigest([7; 32]), size: 9, mode: Mode(0o644), uid: 0, gid: 0 };
+    let docker = EngineState {
+        installed: true,
+        binaries: BTreeMap::from([(text("/usr/bin/dockerd"), file.clone())]),
+        configuration: BTreeMap::from([(text("/etc/docker/daemon.json"), file)]),
+        runtimes: BTreeMap::from([(text("runc"), text("/usr/bin/runc"))]),
+        settings: BTreeMap::from([(text("icc"), BTreeMap::from([(text("live"), Setting::Flag(false))]))]),
+        unreadable: [Unreadable { what: text("api:/run/docker.sock"), why: text("absent") }].into(),
+        ..EngineState::default()
+    };
+    EngineManifest { version: 1, root_is_default: true, engines: BTreeMap::from([(text("docker"), docker)]) }
+        .to_canonical()
+}
+
+/// A round with every part, the tag among them.
+#[must_use]
+pub fn evidence() -> Vec<u8> {
+    let quote = SignedAttest { attest: B64(QUOTE.to_vec()), signature: B64(QUOTE_SIGNATURE.to_vec()) };
+    let unanchored = Unanchored {
+        nonce: Nonce([5; 32]),
+        boot_id: BOOT_ID.to_owned(),
+        hostd: "0.1.0".to_owned(),
+        manifest: manifest(),
+        facts: BTreeMap::from([
+            ("kernel".to_owned(), "6.1.0".to_owned()),
+            ("lockdown".to_owned(), "integrity".to_owned()),
+        ]),
+        sources: vec!["boot-log".to_owned()],
+        tag: Some(TagEvidence { nv: tag(), nv_public: nv_public(), certification: quote.clone() }),
+    };
+    let values = (0..16).map(|index| (index, Digest::zero(HashAlg::Sha256))).collect();
+    let mut evidence = Evidence::new(unanchored, quote, BTreeMap::from([(HashAlg::Sha256, values)]));
+    evidence.boot_log = vec![1; 64];
+    evidence.ima.list = vec![2; 64];
+    evidence.host_log = host_log();
+    evidence.encode()
+}
+
+/// TPMS_NV_PUBLIC of a tag's index.
+#[must_use]
+pub fn nv_public() -> Vec<u8> {
+    NvPublic::of_tag(512).to_bytes()
+}
+
+/// What NV holds for a tag; its signature is of the right shape only.
+#[must_use]
+pub fn tag() -> Vec<u8> {
+    struct Shape;
+    impl Signer for Shape {
+        fn kid(&self) -> &str {
+            "00112233445566778899aabbccddeeff"
+        }
+        fn sign(&self, _: &[u8]) -> Result<[u8; 64], SignError> {
+            Ok([9; 64])
+        }
+    }
+    let made = || {
+        let ek = Name::parse(AK_NAME).ok()?;
+        let label = "restricted:phi@hospital-a".parse().ok()?;
+        let location = "jp-east/rack-7".to_owned();
+        Tag { ek, serial: 3, label, location, not_before: 0, not_after: u64::from(u32::MAX) }.sign(&Shape).ok()
+    };
+    made().unwrap_or_default()
+}
