@@ -121,12 +121,9 @@ impl<'a> Entry<'a> {
     /// The template digest, recomputed. None when `alg` cannot be computed.
     #[must_use]
     pub fn template_digest(&self, alg: HashAlg) -> Option<Digest> {
-        match self.data {
-            TemplateData::Legacy { digest, name } => {
-                let padding = LEGACY_PADDING.get(name.len()..).unwrap_or_default();
-                alg.hash(&[digest, name, padding])
-            }
-            TemplateData::Fields(fields) => alg.hash(&[fields]),
+        match self.hashed_parts() {
+            [data, [], []] => alg.hash(&[data]),
+            parts => alg.hash(&parts),
         }
     }
 
@@ -267,6 +264,7 @@ fn name_ng(field: &[u8]) -> Option<&[u8]> {
 /// The kernel writes `sm3` or `sm3-256`, everything else by the TPM's lower-case name.
 fn file_alg(name: &str) -> Option<HashAlg> {
     match name {
+        "sha256" => Some(HashAlg::Sha256),
         "sm3" | "sm3-256" => Some(HashAlg::Sm3),
         name => HashAlg::from_name(name),
     }

@@ -96,11 +96,11 @@ pub fn replay_prefix<'l>(
     quirks: ImaQuirks,
 ) -> Result<ImaPrefix<'l>, ImaMismatch> {
     let native = Running::start(start, quoted, Rule::Native)?;
-    let (found, running) = walk(log, native, quoted);
+    let (found, running, notes) = walk(log, start, native, quoted);
     if found.is_none() && quirks.padded_sha1 && quoted.keys().any(|bank| *bank != HashAlg::Sha1) {
-        let (padded, running) = walk(log, Running::start(start, quoted, Rule::PaddedSha1)?, quoted);
+        let (padded, running, notes) = walk(log, start, Running::start(start, quoted, Rule::PaddedSha1)?, quoted);
         if let Some(verified) = padded {
-            return Ok(describe(log, start, verified, running, true));
+            return Ok(describe(log, start, verified, &running, notes));
         }
     }
     if violated("ima.replay", found.is_none()) {
@@ -110,7 +110,7 @@ pub fn replay_prefix<'l>(
             .fix("send the whole list from entry 0; if that does not match either, an entry was removed, reordered or changed: reboot the host and find out by what");
         return Err(ImaMismatch { finding: Box::new(finding) });
     }
-    Ok(describe(log, start, found.unwrap_or(log.len()), running, false))
+    Ok(describe(log, start, found.unwrap_or(log.len()), &running, notes))
 }
 
 /// Running PCR 10 of the whole list from zero, for display: proves nothing without a quote.
@@ -167,49 +167,89 @@ impl Running {
 
     /// What the kernel extends for one entry. A bank that cannot be computed keeps its value, which then never matches.
     fn extend(&mut self, entry: &Entry<'_>) {
-        let violation = entry.is_violation();
-        let parts = entry.hashed_parts();
+        let what = match self.rule {
+            _ if entry.is_violation() => Extended::Ones,
+            Rule::Native => Extended::Hash(entry.hashed_parts()),
+            Rule::PaddedSha1 => match HashAlg::Sha1.hash(&entry.hashed_parts()) {
+                Some(sha1) => Extended::Padded(sha1),
+                None => return,
+            },
+        };
         for value in &mut self.banks {
-            let bank = value.alg();
-            let digest = match self.rule {
-                _ if violation => Some(Digest::ones(bank)),
-                Rule::Native => bank.hash(&parts),
-                Rule::PaddedSha1 => HashAlg::Sha1.hash(&parts).and_then(|sha1| padded(bank, &sha1)),
+            let next = match value.alg() {
+                HashAlg::Sha1 => step::<sha1::Sha1>(value, &what),
+                HashAlg::Sha256 => step::<sha2::Sha256>(value, &what),
+                HashAlg::Sha384 => step::<sha2::Sha384>(value, &what),
+                HashAlg::Sha512 => step::<sha2::Sha512>(value, &what),
+                HashAlg::Sm3 => None,
             };
-            if let Some(next) = digest.and_then(|digest| value.extend(&digest)) {
+            if let Some(next) = next {
                 *value = next;
             }
         }
     }
 
-    fn equals(&self, quoted: &BTreeMap<HashAlg, Digest>) -> bool {
-        self.banks.iter().eq(quoted.values())
+    /// True when every bank has its target; both are in the order of the quoted map.
+    fn equals(&self, targets: &[Digest]) -> bool {
+        self.banks.as_slice() == targets
     }
 }
 
-/// A SHA-1 digest with zeros behind it, as long as the bank's.
-fn padded(bank: HashAlg, sha1: &Digest) -> Option<Digest> {
-    let mut bytes = [0u8; 64];
-    bytes.get_mut(..sha1.as_bytes().len())?.copy_from_slice(sha1.as_bytes());
-    Digest::new(bank, bytes.get(..bank.size())?)
+/// What one entry extends into a bank.
+enum Extended<'a> {
+    /// The hash of the template data.
+    Hash([&'a [u8]; 3]),
+    /// A SHA-1 digest with zeros behind it, as long as the bank's.
+    Padded(Digest),
+    /// 0xff…ff, for a violation.
+    Ones,
 }
 
-/// How many entries give the quoted values, and the running values there (or at the list's end).
-fn walk(log: &ImaLog<'_>, mut running: Running, quoted: &BTreeMap<HashAlg, Digest>) -> (Option<u64>, Running) {
-    if running.equals(quoted) {
-        return (Some(0), running);
+/// H(value ‖ what is extended), without a copy between the two hashes: this is the whole cost of a replay.
+fn step<H: sha2::Digest>(value: &Digest, what: &Extended<'_>) -> Option<Digest> {
+    let mut outer = H::new_with_prefix(value.as_bytes());
+    match what {
+        Extended::Hash([data, rest @ ..]) => {
+            let mut inner = H::new_with_prefix(data);
+            for part in rest.iter().filter(|part| !part.is_empty()) {
+                inner.update(part);
+            }
+            outer.update(inner.finalize());
+        }
+        Extended::Padded(sha1) => {
+            let padding = value.alg().size().checked_sub(sha1.as_bytes().len())?;
+            outer.update(sha1.as_bytes());
+            outer.update([0u8; 64].get(..padding)?);
+        }
+        Extended::Ones => outer.update(Digest::ones(value.alg()).as_bytes()),
+    }
+    Digest::new(value.alg(), &outer.finalize())
+}
+
+/// How many entries give the quoted values, the running values there (or at the list's end), and what was noticed on the way.
+fn walk(
+    log: &ImaLog<'_>,
+    start: &ImaPosition,
+    mut running: Running,
+    quoted: &BTreeMap<HashAlg, Digest>,
+) -> (Option<u64>, Running, Notes) {
+    let mut notes = Notes::default();
+    let targets: Vec<Digest> = quoted.values().copied().collect();
+    if running.equals(&targets) {
+        return (Some(0), running, notes);
     }
     let mut walked = 0u64;
     for entry in log.entries() {
+        notes.look(start.entries.saturating_add(walked), &entry, log.listed_bank());
         walked = walked.saturating_add(1);
         if entry.pcr() == IMA_PCR {
             running.extend(&entry);
-            if running.equals(quoted) {
-                return (Some(walked), running);
+            if running.equals(&targets) {
+                return (Some(walked), running, notes);
             }
         }
     }
-    (None, running)
+    (None, running, notes)
 }
 
 /// The first finding of one kind and how many more there are: a hostile list must not make a long report.
@@ -299,14 +339,9 @@ fn describe<'l>(
     log: &'l ImaLog<'l>,
     start: &ImaPosition,
     verified: u64,
-    running: Running,
-    padded: bool,
+    running: &Running,
+    notes: Notes,
 ) -> ImaPrefix<'l> {
-    let mut notes = Notes::default();
-    let count = usize::try_from(verified).unwrap_or(usize::MAX);
-    for (index, entry) in (start.entries..).zip(log.entries().take(count)) {
-        notes.look(index, &entry, log.listed_bank());
-    }
     let violations = notes.violations;
     let mut findings = notes.report(log);
     if violations > 0 {
@@ -314,7 +349,7 @@ fn describe<'l>(
             "the list has violations: files that were open for writing while measured; their entries prove nothing";
         findings.push(Finding::warning("ima.violation", message).found(violations));
     }
-    if padded {
+    if running.rule == Rule::PaddedSha1 {
         let message = "PCR 10 is extended with SHA-1 template digests padded with zeros (quirk ima-padded-sha1)";
         findings.push(Finding::warning("ima.padded-sha1", message).fix("boot a kernel of 5.8 or later"));
     }
