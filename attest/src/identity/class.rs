@@ -9,6 +9,7 @@ use std::fmt;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use serde::{Deserialize, Serialize};
+use x509_parser::prelude::X509Certificate;
 
 /// What a TPM is, lowest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -73,7 +74,13 @@ pub struct Quirk {
 }
 
 /// Every quirk that this version knows. Off unless the bundle enables it.
-pub const QUIRKS: [Quirk; 2] = [
+pub const QUIRKS: [Quirk; 3] = [
+    Quirk {
+        id: CRITICAL_POLICIES,
+        scope: "intermediates of STMicroelectronics and Intel, as the operator holds them",
+        reason: "they mark certificatePolicies critical, which path validation here does not process; with no policy asked for it cannot \
+                 change an outcome (RFC 5280 6.1.1), so such an intermediate of the operator's own bundle is trusted as it stands",
+    },
     Quirk {
         id: NO_EKU,
         scope: "class virtual: Google Cloud's EK/AK CA",
@@ -87,6 +94,8 @@ pub const QUIRKS: [Quirk; 2] = [
     },
 ];
 
+/// See [`QUIRKS`].
+pub(super) const CRITICAL_POLICIES: &str = "critical-policies";
 /// See [`QUIRKS`].
 pub(super) const NO_EKU: &str = "no-eku";
 /// See [`QUIRKS`].
@@ -127,6 +136,8 @@ struct Trusted {
     class: TpmClass,
     /// Self-issued: a trust anchor. Otherwise an intermediate.
     root: bool,
+    /// Its certificatePolicies are critical, and nothing else in it is that path validation does not know.
+    critical_policies: bool,
     der: CertificateDer<'static>,
 }
 
@@ -157,7 +168,7 @@ impl TrustBundle {
         }
         let mut added = Vec::new();
         for der in certificates(file)? {
-            let root = {
+            let (root, critical_policies) = {
                 let (_, parsed) =
                     x509_parser::parse_x509_certificate(&der).map_err(|_| BundleError::NotACertificate)?;
                 let root = parsed.subject().as_raw() == parsed.issuer().as_raw();
@@ -167,9 +178,9 @@ impl TrustBundle {
                         reason: reason.to_string(),
                     })?;
                 }
-                root
+                (root, has_critical_policies(&parsed))
             };
-            added.push(Trusted { class, root, der });
+            added.push(Trusted { class, root, critical_policies, der });
         }
         if self.certificates.len().saturating_add(added.len()) > CERTIFICATES_MAX {
             return Err(BundleError::TooMany);
@@ -203,9 +214,26 @@ impl TrustBundle {
         self.of(class, false)
     }
 
+    /// The intermediates of one class that [`CRITICAL_POLICIES`] is about.
+    pub(super) fn critical_policies(&self, class: TpmClass) -> impl Iterator<Item = &CertificateDer<'static>> {
+        self.certificates
+            .iter()
+            .filter(move |one| one.class == class && !one.root && one.critical_policies)
+            .map(|one| &one.der)
+    }
+
     fn of(&self, class: TpmClass, root: bool) -> impl Iterator<Item = &CertificateDer<'static>> {
         self.certificates.iter().filter(move |one| one.class == class && one.root == root).map(|one| &one.der)
     }
+}
+
+/// Whether certificatePolicies is the one critical extension that rustls-webpki does not know.
+fn has_critical_policies(certificate: &X509Certificate<'_>) -> bool {
+    // keyUsage, subjectAltName, basicConstraints, nameConstraints, cRLDistributionPoints, extKeyUsage
+    const KNOWN: [&str; 6] = ["2.5.29.15", "2.5.29.17", "2.5.29.19", "2.5.29.30", "2.5.29.31", "2.5.29.37"];
+    let critical = certificate.extensions().iter().filter(|one| one.critical).map(|one| one.oid.to_id_string());
+    let unknown: Vec<_> = critical.filter(|oid| !KNOWN.contains(&oid.as_str())).collect();
+    unknown == ["2.5.29.32"]
 }
 
 /// The certificates of a PEM bundle, or the one in DER.

@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use webpki::{EndEntityCert, KeyUsage};
 use x509_parser::prelude::X509Certificate;
 
-use super::class::{NO_EKU, NV_PADDING, QUIRKS, TpmClass, TrustBundle};
+use super::class::{CRITICAL_POLICIES, NO_EKU, NV_PADDING, QUIRKS, TpmClass, TrustBundle};
 use super::credential::{AesKey, ProtectionKey};
 use crate::digest::HashAlg;
 use crate::finding::{Finding, Findings};
@@ -254,7 +254,10 @@ fn check_chain(
     let mut outcome = Err(webpki::Error::UnknownIssuer);
     for class in TpmClass::CERTIFIED {
         match verify_path(exact, intermediates, bundle, class, at) {
-            Ok(()) => {
+            Ok(as_it_stands) => {
+                if as_it_stands {
+                    findings.push(quirk_used("ek.quirk.critical-policies", CRITICAL_POLICIES));
+                }
                 outcome = Ok(class);
                 break;
             }
@@ -279,7 +282,10 @@ fn check_chain(
         Finding::error("", "a certificate of the chain has a critical extension that is not understood")
             .expected("only extensions that path validation knows")
             .found(critical_extensions(leaf))
-            .fix("report the maker's certificate, so that its extension can be judged")
+            .fix(
+                "if it is certificatePolicies in a maker's intermediate, put that into the class's directory and tolerate the quirk \
+                 `critical-policies`; else report the certificate, so that its extension can be judged",
+            )
     });
     findings.check("ek.algorithm", algorithm, || {
         Finding::error("", "a certificate of the chain is signed with an algorithm that is not accepted")
@@ -296,23 +302,36 @@ fn check_chain(
     outcome.unwrap_or(TpmClass::Unverified)
 }
 
+/// Whether the leaf chains to a root of the class. Ok(true): only by the quirk [`CRITICAL_POLICIES`].
 fn verify_path(
     leaf: &[u8],
     intermediates: &[Vec<u8>],
     bundle: &TrustBundle,
     class: TpmClass,
     at: UnixTime,
-) -> Result<(), webpki::Error> {
+) -> Result<bool, webpki::Error> {
     let leaf = CertificateDer::from(leaf);
     let leaf = EndEntityCert::try_from(&leaf)?;
-    let roots: Vec<CertificateDer<'_>> = bundle.roots(class).map(|one| CertificateDer::from(one.as_ref())).collect();
-    let anchors = roots.iter().map(webpki::anchor_from_trusted_cert).collect::<Result<Vec<_>, _>>()?;
     let mut between: Vec<CertificateDer<'_>> =
         bundle.intermediates(class).map(|one| CertificateDer::from(one.as_ref())).collect();
     between.extend(intermediates.iter().map(|one| CertificateDer::from(one.as_slice())));
-    // The leaf's own usage is checked apart, strictly; here an intermediate's constraint on usage is honoured.
-    let usage = KeyUsage::required_if_present(EK_CERTIFICATE);
-    leaf.verify_for_usage(webpki::ALL_VERIFICATION_ALGS, &anchors, &between, at, usage, None, None).map(|_| ())
+    let attempt = |roots: Vec<CertificateDer<'_>>| {
+        let anchors = roots.iter().map(webpki::anchor_from_trusted_cert).collect::<Result<Vec<_>, _>>()?;
+        // The leaf's own usage is checked apart, strictly; here an intermediate's constraint on usage is honoured.
+        let usage = KeyUsage::required_if_present(EK_CERTIFICATE);
+        leaf.verify_for_usage(webpki::ALL_VERIFICATION_ALGS, &anchors, &between, at, usage, None, None).map(|_| ())
+    };
+    let strict = attempt(bundle.roots(class).map(|one| CertificateDer::from(one.as_ref())).collect());
+    match strict {
+        Err(webpki::Error::UnsupportedCriticalExtension | webpki::Error::UnknownIssuer)
+            if bundle.tolerates(CRITICAL_POLICIES) =>
+        {
+            let trusted: Vec<_> =
+                bundle.critical_policies(class).map(|one| CertificateDer::from(one.as_ref())).collect();
+            if trusted.is_empty() { strict.map(|()| false) } else { attempt(trusted).map(|()| true) }
+        }
+        strict => strict.map(|()| false),
+    }
 }
 
 /// The critical extensions of the leaf, by OID.
