@@ -127,11 +127,11 @@ pub enum Attested {
 /// A TPMS_ATTEST with the right magic. Not signed by anybody yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attest {
-    /// Qualified Name of the signing key; obfuscated by nothing in the endorsement hierarchy.
+    /// Qualified Name of the signing key: the only trace of its hierarchy. As the TPM wrote it, so it may be empty.
     pub qualified_signer: Vec<u8>,
     /// The caller's qualifyingData.
     pub extra_data: Vec<u8>,
-    /// The TPM's counters.
+    /// The TPM's counters (the reset and restart counts are obfuscated for keys outside the endorsement and platform hierarchies).
     pub clock_info: ClockInfo,
     /// The TPM's own firmware version (obfuscated for keys outside the endorsement and platform hierarchies).
     pub firmware_version: u64,

@@ -3,8 +3,8 @@
 //! TPM 2.0 Library Part 2, 11.3.4. RSASSA, RSAPSS and ECDSA; SHA-1 can be read, so that a finding can name it, and never
 //! verifies. It establishes that the holder of a key signed these bytes, nothing about what they mean.
 //!
-//! RSAPSS: a TPM salts with as many bytes as the digest has (since revision 1.38 where FIPS is asked for) or with as many as
-//! fit; those two lengths are tried, and no other.
+//! RSAPSS: a TPM salts with as many bytes as the digest has (where FIPS 186 is followed) or with as many as fit; aws-lc-rs
+//! verifies one stated salt length, so those two are tried, and no other.
 
 use aws_lc_rs::signature as algs;
 use aws_lc_rs::signature::{RsaPssSaltLength, UnparsedPublicKey, VerificationAlgorithm};
