@@ -1,0 +1,118 @@
+//! `verifier init`: state, keys, CA, first admin. And loading all of it for `verifier serve`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rcgen::KeyPair;
+use zeroize::Zeroizing;
+
+use crate::auth::Role;
+use crate::ca::{Ca, CaError};
+use crate::clock::{Clock, Now};
+use crate::config::{Config, ConfigError};
+use crate::files::write_atomic;
+use crate::keys::{KeyError, Keys};
+use crate::names;
+use crate::refusal::Refusal;
+use crate::state::AppState;
+use crate::store::{OpenError, Store};
+
+/// Why a verifier cannot be set up or loaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SetupError {
+    /// Keys.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The certificate authority.
+    #[error(transparent)]
+    Ca(#[from] CaError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A command was refused.
+    #[error("{0}")]
+    Refused(#[from] Refusal),
+    /// A file.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+fn io(path: &Path) -> impl FnOnce(std::io::Error) -> SetupError {
+    let path = path.to_path_buf();
+    move |source| SetupError::Io { path, source }
+}
+
+/// What `verifier init` made.
+#[derive(Debug, Clone)]
+pub struct Made {
+    /// SHA-256 of the CA certificate's DER: what hosts and operators pin.
+    pub ca_pin: String,
+    /// The CA certificate.
+    pub ca_certificate: PathBuf,
+    /// The first admin's certificate and chain, PEM.
+    pub admin_certificate: PathBuf,
+    /// The first admin's private key, PEM, mode 0600.
+    pub admin_key: PathBuf,
+}
+
+/// Makes a new verifier in an empty state directory.
+///
+/// # Errors
+/// [`SetupError`]; nothing that exists is overwritten.
+pub fn init(state_dir: &Path, admin: &str, config: &Config) -> Result<Made, SetupError> {
+    names::operator("admin", admin)?;
+    let now = Clock::new().map_err(io(Path::new("/proc/sys/kernel/random/boot_id")))?.now();
+    let keys = Keys::create(state_dir)?;
+    let ca_pem = Ca::create(&keys.ca, &now)?;
+    let ca_certificate = state_dir.join("ca.pem");
+    write_atomic(&ca_certificate, 0o644, ca_pem.as_bytes()).map_err(io(&ca_certificate))?;
+    let keys = Arc::new(keys);
+    let ca = load_ca(state_dir)?;
+    let store = Store::create(&state_dir.join("store.sqlite"), keys)?;
+    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(CaError::from)?;
+    let issued = ca.client(&key, Role::Admin, admin, config.operator_certificate.0, &now)?;
+    let (admin_certificate, admin_key) =
+        (state_dir.join(format!("{admin}.pem")), state_dir.join(format!("{admin}.key")));
+    write_atomic(&admin_certificate, 0o600, issued.chain_pem.as_bytes()).map_err(io(&admin_certificate))?;
+    let pem = Zeroizing::new(key.serialize_pem());
+    write_atomic(&admin_key, 0o600, pem.as_bytes()).map_err(io(&admin_key))?;
+    store.add_operator(&now, "verifier", &issued)?;
+    Ok(Made { ca_pin: ca.pin(), ca_certificate, admin_certificate, admin_key })
+}
+
+fn load_ca(state_dir: &Path) -> Result<Ca, SetupError> {
+    // rcgen's issuer owns its key pair, so the CA key is read once more.
+    let key = Keys::load(state_dir)?.ca;
+    let path = state_dir.join("ca.pem");
+    let pem = std::fs::read_to_string(&path).map_err(io(&path))?;
+    Ok(Ca::load(&pem, key)?)
+}
+
+/// Loads a verifier from its state directory.
+///
+/// # Errors
+/// [`SetupError`].
+pub fn load(config: Config) -> Result<AppState, SetupError> {
+    let clock = Clock::new().map_err(io(Path::new("/proc/sys/kernel/random/boot_id")))?;
+    let keys = Arc::new(Keys::load(&config.state_dir)?);
+    let ca = load_ca(&config.state_dir)?;
+    let store = Arc::new(Store::open(&config.database(), Arc::clone(&keys))?);
+    Ok(AppState::new(config, store, keys, ca, clock))
+}
+
+/// The time of one-shot commands.
+///
+/// # Errors
+/// [`SetupError::Io`].
+pub fn now() -> Result<Now, SetupError> {
+    Ok(Clock::new().map_err(io(Path::new("/proc/sys/kernel/random/boot_id")))?.now())
+}

@@ -1,0 +1,170 @@
+-- Version 1. Times ending in _unix_ms are wall clock (display, signed times); _boot_ms count only together with boot_id.
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+
+CREATE TABLE certificates (
+    serial TEXT PRIMARY KEY,
+    role TEXT NOT NULL,
+    subject TEXT NOT NULL,               -- operator's name or host id
+    fingerprint BLOB NOT NULL,           -- SHA-256 of the DER
+    not_after_unix_ms INTEGER NOT NULL,
+    issued_unix_ms INTEGER NOT NULL,
+    revoked_unix_ms INTEGER
+) STRICT;
+CREATE INDEX certificates_subject ON certificates (role, subject);
+
+CREATE TABLE operators (
+    name TEXT PRIMARY KEY,
+    role TEXT NOT NULL,
+    added_unix_ms INTEGER NOT NULL,
+    added_by TEXT NOT NULL,
+    removed_unix_ms INTEGER
+) STRICT;
+
+CREATE TABLE tokens (
+    id TEXT PRIMARY KEY,
+    hash BLOB NOT NULL UNIQUE,           -- SHA-256 of the token; the token itself is shown once and never kept
+    ek_id TEXT,                          -- bound to one TPM, or to the two below
+    min_class TEXT,
+    expires_unix_ms INTEGER NOT NULL,
+    node TEXT NOT NULL,
+    scheduler TEXT NOT NULL,
+    label TEXT NOT NULL,                 -- the label the host gets: the highest it may have by this token
+    policy TEXT NOT NULL,
+    created_unix_ms INTEGER NOT NULL,
+    created_by TEXT NOT NULL,
+    revoked_unix_ms INTEGER,
+    used_unix_ms INTEGER,
+    used_by TEXT                         -- host id
+) STRICT;
+
+CREATE TABLE preregistrations (
+    ek_id TEXT PRIMARY KEY,
+    node TEXT NOT NULL,
+    scheduler TEXT NOT NULL,
+    label TEXT NOT NULL,
+    policy TEXT NOT NULL,
+    created_unix_ms INTEGER NOT NULL,
+    created_by TEXT NOT NULL,
+    UNIQUE (scheduler, node)
+) STRICT;
+
+CREATE TABLE enrolments (
+    id TEXT PRIMARY KEY,
+    state TEXT NOT NULL,                 -- challenged, pending, approved, refused
+    host TEXT NOT NULL,                  -- the host id it will have, or the host it wants to be again
+    rebinds INTEGER NOT NULL DEFAULT 0,  -- 1: would replace the TPM or AK of an existing host
+    ek_id TEXT NOT NULL,
+    ek_public BLOB NOT NULL,
+    ek_certificate BLOB,
+    ek_intermediates TEXT NOT NULL,      -- JSON list of base64 DER
+    class TEXT NOT NULL,
+    ak_public BLOB NOT NULL,
+    ak_name BLOB NOT NULL,
+    token_hash BLOB,
+    secret_hash BLOB NOT NULL,
+    nonce BLOB NOT NULL,
+    boot_id TEXT NOT NULL,
+    deadline_boot_ms INTEGER NOT NULL,
+    created_unix_ms INTEGER NOT NULL,
+    tls_public BLOB,
+    csr BLOB,
+    findings TEXT NOT NULL DEFAULT '[]'
+) STRICT;
+CREATE INDEX enrolments_host ON enrolments (host, state);
+
+CREATE TABLE hosts (
+    id TEXT PRIMARY KEY,
+    state TEXT NOT NULL,                 -- approved, retired
+    node TEXT NOT NULL,
+    scheduler TEXT NOT NULL,
+    label TEXT NOT NULL,
+    policy TEXT NOT NULL,                -- AppraisalPolicy by name
+    class TEXT NOT NULL,                 -- at enrolment; derived again at each appraisal
+    ek_id TEXT NOT NULL,
+    ek_public BLOB NOT NULL,
+    ek_certificate BLOB,
+    ek_intermediates TEXT NOT NULL,
+    ak_public BLOB NOT NULL,
+    ak_name BLOB NOT NULL,
+    approved_unix_ms INTEGER NOT NULL,
+    approved_by TEXT NOT NULL,
+    retired_unix_ms INTEGER,
+    tag_nv BLOB,                         -- the signed tag that the host shall hold
+    tag_serial INTEGER NOT NULL DEFAULT 0,
+    maintenance_until_unix_ms INTEGER NOT NULL DEFAULT 0,
+    generation INTEGER NOT NULL DEFAULT 1 -- counts changes that a permit or a running appraisal must notice
+) STRICT;
+CREATE UNIQUE INDEX hosts_node ON hosts (scheduler, node) WHERE state = 'approved';
+CREATE UNIQUE INDEX hosts_ek ON hosts (ek_id) WHERE state = 'approved';
+CREATE UNIQUE INDEX hosts_ak ON hosts (ak_name) WHERE state = 'approved';
+
+CREATE TABLE nonces (
+    nonce BLOB PRIMARY KEY,
+    host TEXT NOT NULL,
+    purpose TEXT NOT NULL,               -- round, renewal
+    boot_id TEXT NOT NULL,
+    issued_boot_ms INTEGER NOT NULL,
+    issued_unix_ms INTEGER NOT NULL,
+    expires_boot_ms INTEGER NOT NULL,
+    detail TEXT NOT NULL DEFAULT '{}',   -- what the challenge asked for
+    used_unix_ms INTEGER
+) STRICT;
+CREATE INDEX nonces_host ON nonces (host, issued_boot_ms);
+
+CREATE TABLE host_state (
+    host TEXT PRIMARY KEY REFERENCES hosts (id),
+    ak_name BLOB NOT NULL,
+    sealed BLOB NOT NULL,
+    mac BLOB NOT NULL                    -- keys::seal_state; a row that does not verify is as good as none
+) STRICT;
+
+CREATE TABLE results (
+    host TEXT PRIMARY KEY REFERENCES hosts (id),
+    state TEXT NOT NULL,                 -- proven, disproven (lapsed is a matter of time, never stored)
+    result TEXT,                         -- EAR, compact JWS
+    findings TEXT NOT NULL,
+    tiers TEXT NOT NULL,                 -- JSON {submodule: tier}
+    policy TEXT NOT NULL,
+    policy_version INTEGER NOT NULL,
+    boot_id TEXT NOT NULL,
+    issued_boot_ms INTEGER NOT NULL,     -- of the nonce: the lease counts from here
+    issued_unix_ms INTEGER NOT NULL,
+    detail TEXT NOT NULL DEFAULT '{}'
+) STRICT;
+
+CREATE TABLE leases (
+    host TEXT NOT NULL REFERENCES hosts (id),
+    pool TEXT NOT NULL,
+    sequence INTEGER NOT NULL,
+    rule TEXT NOT NULL,
+    boot_id TEXT NOT NULL,
+    issued_boot_ms INTEGER NOT NULL,
+    until_boot_ms INTEGER NOT NULL,
+    until_unix_ms INTEGER NOT NULL,
+    PRIMARY KEY (host, pool)
+) STRICT;
+
+CREATE TABLE pools (name TEXT PRIMARY KEY, toml TEXT NOT NULL, changed_unix_ms INTEGER NOT NULL, changed_by TEXT NOT NULL) STRICT;
+CREATE TABLE admission_policies (name TEXT PRIMARY KEY, toml TEXT NOT NULL, changed_unix_ms INTEGER NOT NULL, changed_by TEXT NOT NULL) STRICT;
+
+CREATE TABLE appraisal_policies (
+    name TEXT NOT NULL, version INTEGER NOT NULL, toml TEXT NOT NULL, signature TEXT,
+    published_unix_ms INTEGER NOT NULL, published_by TEXT NOT NULL, PRIMARY KEY (name, version)
+) STRICT;
+CREATE TABLE reference_bundles (
+    name TEXT NOT NULL, version INTEGER NOT NULL, toml TEXT NOT NULL, signature TEXT,
+    published_unix_ms INTEGER NOT NULL, published_by TEXT NOT NULL, PRIMARY KEY (name, version)
+) STRICT;
+-- The highest version ever published; older ones are refused.
+CREATE TABLE version_floors (kind TEXT NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL, PRIMARY KEY (kind, name)) STRICT;
+
+CREATE TABLE audit (
+    seq INTEGER PRIMARY KEY,
+    unix_ms INTEGER NOT NULL,
+    actor TEXT NOT NULL,
+    action TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    prev BLOB NOT NULL,
+    hash BLOB NOT NULL
+) STRICT;
