@@ -3,5 +3,6 @@
 //! It reports and never judges: whether this host is trusted is the verifier's decision (DESIGN, law 4).
 
 pub mod engines;
+pub mod host_log;
 pub mod state;
 pub mod tpm;
