@@ -121,6 +121,14 @@ fn b7_ima_entries_removed_reordered_or_changed() {
     let mut listed = honest[7].clone();
     listed[10] ^= 1;
     assert_eq!(verdict(&change(7, listed), &start, &quoted), ["ima.template-digest"]);
+    // An entry of another PCR is not anchored: it is told, counts as an entry of the list, and is never yielded.
+    let mut unanchored = honest[3].clone();
+    unanchored[0] = 11;
+    let list = [honest[..7].concat(), unanchored, honest[7..].concat()].concat();
+    assert_eq!(verdict(&list, &start, &quoted), ["ima.other-pcr"]);
+    let log = ImaLog::parse(&list).unwrap();
+    let prefix = replay_prefix(&log, &start, &quoted, ImaQuirks::default()).unwrap();
+    assert_eq!((prefix.verified(), prefix.entries().count()), (131, 130));
 }
 
 #[test]
