@@ -431,14 +431,13 @@ impl TagCase {
             .forged_attest
             .clone()
             .unwrap_or_else(|| self.tpm.nv_certify(&self.index_name(), 0, &self.nv, &self.extra()).build());
+        self.judge_signed(&attest, &self.tpm.ak.sign(&attest))
+    }
+
+    fn judge_signed(&self, attest: &[u8], signature: &[u8]) -> Result<VerifiedTag, Findings> {
         let mut signers = KeySet::new();
         signers.insert(self.operator.kid(), self.operator.point());
-        let evidence = TagEvidence {
-            nv: &self.nv,
-            nv_public: &self.public.to_bytes(),
-            attest: &attest,
-            signature: &self.tpm.ak.sign(&attest),
-        };
+        let evidence = TagEvidence { nv: &self.nv, nv_public: &self.public.to_bytes(), attest, signature };
         let ak = verify_ak(&self.tpm.ak.public).unwrap();
         verify_tag(&evidence, &ak, &self.tpm.ek_name, &NONCE, &signers, self.last_serial, NOW)
     }
@@ -542,4 +541,74 @@ fn a_tag_that_no_tpm_could_certify_is_not_signed() {
     let long = Tag { label: label.parse().unwrap(), location: "x".repeat(128), serial: u64::MAX, ..tag(&ek) };
     assert!(long.sign(&operator).unwrap().len() <= NV_MAX);
     assert_eq!(Tag { not_after: 0, ..tag(&ek) }.sign(&operator).unwrap_err(), TagError::Validity);
+}
+
+#[test]
+fn a1_a23_a_tags_certification_is_the_aks_and_a_tpms() {
+    let judge = |change: fn(&mut common::AttestBuilder), sign: fn(&TagCase, &[u8]) -> Vec<u8>| {
+        let case = TagCase::new();
+        let mut attest = case.tpm.nv_certify(&case.index_name(), 0, &case.nv, &case.extra());
+        change(&mut attest);
+        let attest = attest.build();
+        let signature = sign(&case, &attest);
+        case.judge_signed(&attest, &signature)
+    };
+    let honest: fn(&TagCase, &[u8]) -> Vec<u8> = |case, attest| case.tpm.ak.sign(attest);
+    judge(|_| {}, honest).unwrap();
+    assert_eq!(refusals(judge(|attest| attest.magic ^= 1, honest)), ["tag.magic"]);
+    assert_eq!(refusals(judge(|_| {}, |_, attest| SoftwareKey::ak().sign(attest))), ["tag.signature"]);
+    for (id, sign) in [
+        ("tag.sha1", (|case, attest| relabelled(case, attest, 0x04)) as fn(&TagCase, &[u8]) -> Vec<u8>),
+        ("tag.algorithm", |case, attest| relabelled(case, attest, 0x0c)),
+    ] {
+        assert_eq!(refusals(judge(|_| {}, sign)), [id]);
+    }
+    let mut tls = TlsCase::new();
+    let mut signature = tls.signature();
+    signature[3] = 0x0c;
+    tls.forged_signature = Some(signature);
+    assert_eq!(refusals(tls.judge()), ["tls-key.algorithm"]);
+}
+
+/// The AK's signature under another hash's name.
+fn relabelled(case: &TagCase, attest: &[u8], hash: u8) -> Vec<u8> {
+    let mut signature = case.tpm.ak.sign(attest);
+    signature[3] = hash;
+    signature
+}
+
+#[test]
+fn a14_a_weak_tls_key_is_refused_though_it_certifies() {
+    let mut case = TlsCase::new();
+    case.judge().unwrap();
+    let raw = common::tpmt_public_rsa(TLS_KEY_ATTRIBUTES, 1024, &[0xc5; 128]);
+    case.key.public = Public::parse(&raw).unwrap();
+    assert_eq!(refusals(case.judge()), ["tls-key.csr-key", "tls-key.csr-signature", "tls-key.key-size"]);
+}
+
+#[test]
+fn a23_a9_what_cannot_be_protected_or_verified_is_refused_by_its_name() {
+    let ca = Ca::new("Maker", "Root");
+    let key = KeyPair::generate().unwrap();
+    let bundle = bundle(TpmClass::Hardware, &ca);
+    let public = ek_p256(&key, EK_ATTRIBUTES);
+    let certificate = ca.issue(&key, |_| {});
+    verify_ek(&public, Some(&certificate), &[], &bundle, NOW).unwrap();
+
+    // AES-128 in another mode (CBC); AES-192.
+    for (at, value) in [(15, 0x42), (13, 192)] {
+        let mut raw = public.as_bytes().to_vec();
+        raw[at] = value;
+        let refused = verify_ek(&Public::parse(&raw).unwrap(), Some(&certificate), &[], &bundle, NOW);
+        assert_eq!(refusals(refused), ["ek.protection"], "byte {at}");
+    }
+    // ecdsa-with-SHA224 in both places of the certificate: an algorithm that nobody accepts any more.
+    let mut weak = certificate.clone();
+    let oid = [0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2];
+    let places: Vec<_> = (0..weak.len() - oid.len()).filter(|at| weak[*at..].starts_with(&oid)).collect();
+    assert_eq!(places.len(), 2);
+    for at in places {
+        weak[at + 7] = 1;
+    }
+    assert_eq!(refusals(verify_ek(&public, Some(&weak), &[], &bundle, NOW)), ["ek.algorithm"]);
 }
