@@ -1,4 +1,4 @@
-//! Pools and admission: which proven host may carry which label.
+//! Admission: which proven host may carry which label.
 //!
 //! The Relying Party's side (RFC 9334 §8.5, SP 800-207's policy engine). [`explain`] states every condition, met or not;
 //! [`admit`] turns them into an [`Admission`] or a [`Refusal`]. It works on Attestation Results only and never sees evidence.
@@ -6,216 +6,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use serde::{Deserialize, Serialize};
 
 use crate::check::violated;
 use crate::finding::{Finding, Severity};
 use crate::identity::class::TpmClass;
 use crate::label::{Label, Levels};
 use crate::policy::{PolicyError, parse_toml};
+use crate::pool::{Pool, Span};
 use crate::result::VerifiedResult;
 use crate::tier::{Submodule, Tier};
-
-/// A duration as people write it: `60s`, `5m`, `4h`, `120ms`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub struct Span(pub Duration);
-
-impl Span {
-    /// Reads `<number><ms|s|m|h|d>`.
-    #[must_use]
-    pub fn from_text(text: &str) -> Option<Self> {
-        let digits = text.find(|c: char| !c.is_ascii_digit())?;
-        let number = text.get(..digits)?.parse::<u64>().ok()?;
-        let millis = match text.get(digits..)? {
-            "ms" => 1,
-            "s" => 1_000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            "d" => 86_400_000,
-            _ => return None,
-        };
-        Some(Self(Duration::from_millis(number.checked_mul(millis)?)))
-    }
-
-    /// Whole milliseconds.
-    #[must_use]
-    pub fn millis(self) -> u64 {
-        u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)
-    }
-}
-
-impl<'de> Deserialize<'de> for Span {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        Self::from_text(&text)
-            .ok_or_else(|| D::Error::custom(format!("`{text}` is not a duration such as 60s, 5m or 4h")))
-    }
-}
-
-/// Whether a pool's decisions have effect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// They do.
-    Enforce,
-    /// They are only shown.
-    Observe,
-}
-
-/// Which workload labels a pool accepts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Accept {
-    /// Exactly the pool's own label: like with like (CSA domain 8).
-    #[default]
-    Exact,
-    /// Every label that the pool's dominates.
-    Dominated,
-}
-
-/// What happens to workloads when trust ends (law 3). Carried out by connectors.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct OnEnd {
-    /// When proof lapses.
-    pub lapsed: Reaction,
-    /// When evidence is bad.
-    pub disproven: Reaction,
-}
-
-/// One reaction.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Reaction {
-    /// What to do.
-    pub act: Act,
-    /// For cordon: when to evict after all (`never`, or a duration).
-    #[serde(default)]
-    pub evict_after: Option<String>,
-    /// For evict: time to leave.
-    #[serde(default)]
-    pub grace: Option<String>,
-}
-
-/// What a connector does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Act {
-    /// No new workloads.
-    Cordon,
-    /// Move workloads away.
-    Evict,
-}
-
-/// How fast workloads may be moved away; never delays a permit's end.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Brake {
-    /// Share of the pool per time, `5%/10m`.
-    pub max_evict: String,
-    /// Hosts that always stay.
-    pub min_hosts: u32,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawPool {
-    label: Label,
-    mode: Mode,
-    #[serde(default)]
-    accept: Accept,
-    lease: Span,
-    admission: String,
-    on: Option<OnEnd>,
-    brake: Option<Brake>,
-}
-
-/// A pool of hosts for one sensitivity label, validated.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pool {
-    name: String,
-    raw: RawPool,
-}
-
-/// Shortest and longest lease.
-const LEASE_MIN: Duration = Duration::from_secs(3);
-const LEASE_MAX: Duration = Duration::from_secs(3600);
-
-impl Pool {
-    /// Parses and validates `pools/<name>.toml`.
-    ///
-    /// # Errors
-    /// [`PolicyError`] naming line and column, or what is invalid.
-    pub fn parse(name: &str, text: &str, levels: &Levels) -> Result<Self, PolicyError> {
-        let file = format!("pools/{name}.toml");
-        let raw: RawPool = parse_toml(&file, text)?;
-        let invalid = |id, problem: String| Err(PolicyError::Invalid { file: file.clone(), id, problem });
-        if let Err(error) = levels.accept(&raw.label) {
-            return invalid("pool.label", error.to_string());
-        }
-        if !is_name(name) {
-            return invalid("pool.name", "a pool's name matches [a-z][a-z0-9-]{0,62}".to_owned());
-        }
-        if raw.lease.0 < LEASE_MIN || raw.lease.0 > LEASE_MAX {
-            return invalid("pool.lease", "a lease is between 3s and 1h".to_owned());
-        }
-        Ok(Self { name: name.to_owned(), raw })
-    }
-
-    /// The pool's name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Its label.
-    #[must_use]
-    pub const fn label(&self) -> &Label {
-        &self.raw.label
-    }
-
-    /// Whether its decisions have effect.
-    #[must_use]
-    pub const fn mode(&self) -> Mode {
-        self.raw.mode
-    }
-
-    /// How long one proof carries, from the issue of its nonce.
-    #[must_use]
-    pub const fn lease(&self) -> Duration {
-        self.raw.lease.0
-    }
-
-    /// Name of the admission policy.
-    #[must_use]
-    pub fn admission(&self) -> &str {
-        &self.raw.admission
-    }
-
-    /// Whether a workload with this label belongs here.
-    #[must_use]
-    pub fn accepts(&self, workload: &Label, levels: &Levels) -> bool {
-        match self.raw.accept {
-            Accept::Exact => self.raw.label == *workload,
-            Accept::Dominated => levels.dominates(&self.raw.label, workload),
-        }
-    }
-
-    /// What happens to workloads when trust ends.
-    #[must_use]
-    pub const fn on_end(&self) -> Option<&OnEnd> {
-        self.raw.on.as_ref()
-    }
-}
-
-/// Lower-case names of pools and policies: `[a-z][a-z0-9-]{0,62}`.
-#[must_use]
-pub fn is_name(text: &str) -> bool {
-    let mut bytes = text.bytes();
-    bytes.next().is_some_and(|b| b.is_ascii_lowercase())
-        && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        && text.len() <= 63
-}
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -295,6 +95,12 @@ impl AdmissionPolicy {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Name of the appraisal policy under which a host must have been judged.
+    #[must_use]
+    pub fn requires_appraisal(&self) -> &str {
+        &self.raw.requires_appraisal
     }
 }
 
@@ -529,8 +335,8 @@ pub fn admit(
     Ok(Admission {
         host: result.host().to_owned(),
         node: host.node.to_owned(),
-        pool: pool.name.clone(),
-        label: pool.raw.label.clone(),
+        pool: pool.name().to_owned(),
+        label: pool.label().clone(),
         rule: policy.name.clone(),
         lease: pool.lease(),
     })
@@ -571,5 +377,108 @@ impl Admission {
     #[must_use]
     pub const fn lease(&self) -> Duration {
         self.lease
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jws::{KeySet, Signer as _, SoftwareKey};
+    use crate::result::{HostClaims, ResultClaims, SubmoduleClaims};
+
+    const POLICY: &str = r#"
+requires_appraisal = "p"
+tpm_class = ["hardware"]
+max_age = "30s"
+location = ["jp-east/*"]
+[tiers]
+boot = "affirming"
+engine = "warning"
+"#;
+    const POOL: &str = "label = \"internal@a\"\nmode = \"enforce\"\nlease = \"60s\"\nadmission = \"a\"\n";
+
+    fn result(change: impl FnOnce(&mut ResultClaims)) -> VerifiedResult {
+        use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+        let document =
+            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &aws_lc_rs::rand::SystemRandom::new());
+        let key = SoftwareKey::from_pkcs8(document.unwrap().as_ref()).unwrap();
+        let one = |status| SubmoduleClaims {
+            status,
+            vector: BTreeMap::new(),
+            policy: "p@1".into(),
+            basis: BTreeMap::new(),
+            findings: vec![Finding::warning("x.y", "why")],
+        };
+        let submods = [(Submodule::Boot, one(Tier::Affirming)), (Submodule::Engine, one(Tier::Warning))].into();
+        let hostmark = HostClaims {
+            tpm_class: TpmClass::Hardware,
+            appraisal: "p".into(),
+            appraisal_version: 1,
+            sources: Vec::new(),
+            tag_label: Some("internal@a".parse().unwrap()),
+            tag_location: Some("jp-east/rack-7".into()),
+            tag_serial: Some(1),
+        };
+        let mut claims = ResultClaims::new("h".into(), 100, 200, submods, hostmark);
+        change(&mut claims);
+        let mut keys = KeySet::new();
+        keys.insert(key.kid(), key.point());
+        VerifiedResult::verify(&claims.sign(&key).unwrap(), &keys, "h", 150).unwrap()
+    }
+
+    fn unmet(clearance: &str, maintenance: bool, age_ms: u64, change: impl FnOnce(&mut ResultClaims)) -> Vec<String> {
+        let levels = Levels::default();
+        let pool = Pool::parse("pool", POOL, &levels).unwrap();
+        let policy = AdmissionPolicy::parse("a", POLICY).unwrap();
+        let clearance = clearance.parse().unwrap();
+        let host = HostRecord { node: "n", clearance: &clearance, maintenance };
+        match admit(&pool, &policy, &levels, &host, &result(change), age_ms) {
+            Ok(admission) => {
+                let permit = admission.permit(1_000, 999_999, 7);
+                assert_eq!(permit.not_after, 61_000, "never beyond the lease");
+                Vec::new()
+            }
+            Err(refusal) => refusal.unmet.into_iter().map(|one| one.id).collect(),
+        }
+    }
+
+    #[test]
+    fn each_condition_refuses_alone() {
+        let good = "internal@a";
+        assert_eq!(unmet(good, false, 0, |_| {}), Vec::<String>::new());
+        assert_eq!(unmet("public@a", false, 0, |c| c.hostmark.tag_label = None), ["admission.label"]);
+        assert_eq!(unmet("internal", false, 0, |c| c.hostmark.tag_label = None), ["admission.label"]);
+        assert_eq!(unmet(good, true, 0, |_| {}), ["admission.maintenance"]);
+        assert_eq!(unmet(good, false, 30_000, |_| {}), ["admission.age"]);
+        assert_eq!(unmet(good, false, 0, |c| c.hostmark.appraisal = "q".into()), ["admission.appraisal"]);
+        assert_eq!(unmet(good, false, 0, |c| c.hostmark.tpm_class = TpmClass::Simulated), ["admission.tpm-class"]);
+        assert_eq!(unmet(good, false, 0, |c| c.hostmark.sources = vec!["root".into()]), ["admission.sources"]);
+        assert_eq!(
+            unmet(good, false, 0, |c| c.hostmark.tag_label = Some("public".parse().unwrap())),
+            ["admission.tag-label"]
+        );
+        assert_eq!(unmet(good, false, 0, |c| c.hostmark.tag_location = Some("eu/1".into())), ["admission.location"]);
+        assert_eq!(unmet(good, false, 0, |c| c.hostmark.tag_location = None), ["admission.location"]);
+        let tier = |name, tier| move |c: &mut ResultClaims| c.submods.get_mut(&name).unwrap().status = tier;
+        assert_eq!(unmet(good, false, 0, tier(Submodule::Boot, Tier::Warning)), ["admission.boot"]);
+        assert_eq!(unmet(good, false, 0, tier(Submodule::Engine, Tier::None)), ["admission.engine"]);
+        let bad = unmet(good, false, 0, tier(Submodule::Engine, Tier::Contraindicated));
+        assert_eq!(bad, ["admission.engine", "admission.disproven"]);
+        // A subsystem that the policy does not name still disproves.
+        let other = |c: &mut ResultClaims| {
+            let mut runtime = c.submods[&Submodule::Boot].clone();
+            runtime.status = Tier::Contraindicated;
+            c.submods.insert(Submodule::Runtime, runtime);
+        };
+        assert_eq!(unmet(good, false, 0, other), ["admission.disproven"]);
+    }
+
+    #[test]
+    fn a12_simulated_never_stands_beside_another_class() {
+        let both = POLICY.replace("[\"hardware\"]", "[\"hardware\", \"simulated\"]");
+        let refused = AdmissionPolicy::parse("a", &both);
+        assert!(matches!(refused, Err(PolicyError::Invalid { id: "admission.simulated", .. })));
+        let none = POLICY.replace("boot = \"affirming\"", "boot = \"none\"");
+        assert!(matches!(AdmissionPolicy::parse("a", &none), Err(PolicyError::Invalid { id: "admission.tiers", .. })));
     }
 }

@@ -26,6 +26,7 @@ pub mod label;
 pub mod manifest;
 pub mod permit;
 pub mod policy;
+pub mod pool;
 pub mod quote;
 pub mod replay;
 pub mod result;

@@ -1,0 +1,212 @@
+//! Pools: hosts that carry one sensitivity label, and what happens when a host's trust ends.
+//!
+//! CSA best practices 3.1.2 and domain 8 (like with like). A pool says what it carries and for how long one proof counts;
+//! which hosts may enter is the admission policy's ([`crate::admission`]).
+
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+
+use crate::label::{Label, Levels};
+use crate::policy::{PolicyError, parse_toml};
+
+/// A duration as people write it: `60s`, `5m`, `4h`, `120ms`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Span(pub Duration);
+
+impl Span {
+    /// Reads `<number><ms|s|m|h|d>`.
+    #[must_use]
+    pub fn from_text(text: &str) -> Option<Self> {
+        let digits = text.find(|c: char| !c.is_ascii_digit())?;
+        let number = text.get(..digits)?.parse::<u64>().ok()?;
+        let millis = match text.get(digits..)? {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            _ => return None,
+        };
+        Some(Self(Duration::from_millis(number.checked_mul(millis)?)))
+    }
+
+    /// Whole milliseconds.
+    #[must_use]
+    pub fn millis(self) -> u64 {
+        u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::from_text(&text)
+            .ok_or_else(|| D::Error::custom(format!("`{text}` is not a duration such as 60s, 5m or 4h")))
+    }
+}
+
+/// Whether a pool's decisions have effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// They do.
+    Enforce,
+    /// They are only shown.
+    Observe,
+}
+
+/// Which workload labels a pool accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Accept {
+    /// Exactly the pool's own label: like with like (CSA domain 8).
+    #[default]
+    Exact,
+    /// Every label that the pool's dominates.
+    Dominated,
+}
+
+/// What happens to workloads when trust ends (law 3). Carried out by connectors.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OnEnd {
+    /// When proof lapses.
+    pub lapsed: Reaction,
+    /// When evidence is bad.
+    pub disproven: Reaction,
+}
+
+/// One reaction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reaction {
+    /// What to do.
+    pub act: Act,
+    /// For cordon: when to evict after all (`never`, or a duration).
+    #[serde(default)]
+    pub evict_after: Option<String>,
+    /// For evict: time to leave.
+    #[serde(default)]
+    pub grace: Option<String>,
+}
+
+/// What a connector does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Act {
+    /// No new workloads.
+    Cordon,
+    /// Move workloads away.
+    Evict,
+}
+
+/// How fast workloads may be moved away; never delays a permit's end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Brake {
+    /// Share of the pool per time, `5%/10m`.
+    pub max_evict: String,
+    /// Hosts that always stay.
+    pub min_hosts: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPool {
+    label: Label,
+    mode: Mode,
+    #[serde(default)]
+    accept: Accept,
+    lease: Span,
+    admission: String,
+    on: Option<OnEnd>,
+    brake: Option<Brake>,
+}
+
+/// A pool of hosts for one sensitivity label, validated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pool {
+    name: String,
+    raw: RawPool,
+}
+
+/// Shortest and longest lease.
+const LEASE_MIN: Duration = Duration::from_secs(3);
+const LEASE_MAX: Duration = Duration::from_secs(3600);
+
+impl Pool {
+    /// Parses and validates `pools/<name>.toml`.
+    ///
+    /// # Errors
+    /// [`PolicyError`] naming line and column, or what is invalid.
+    pub fn parse(name: &str, text: &str, levels: &Levels) -> Result<Self, PolicyError> {
+        let file = format!("pools/{name}.toml");
+        let raw: RawPool = parse_toml(&file, text)?;
+        let invalid = |id, problem: String| Err(PolicyError::Invalid { file: file.clone(), id, problem });
+        if let Err(error) = levels.accept(&raw.label) {
+            return invalid("pool.label", error.to_string());
+        }
+        if !is_name(name) {
+            return invalid("pool.name", "a pool's name matches [a-z][a-z0-9-]{0,62}".to_owned());
+        }
+        if raw.lease.0 < LEASE_MIN || raw.lease.0 > LEASE_MAX {
+            return invalid("pool.lease", "a lease is between 3s and 1h".to_owned());
+        }
+        Ok(Self { name: name.to_owned(), raw })
+    }
+
+    /// The pool's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its label.
+    #[must_use]
+    pub const fn label(&self) -> &Label {
+        &self.raw.label
+    }
+
+    /// Whether its decisions have effect.
+    #[must_use]
+    pub const fn mode(&self) -> Mode {
+        self.raw.mode
+    }
+
+    /// How long one proof carries, from the issue of its nonce.
+    #[must_use]
+    pub const fn lease(&self) -> Duration {
+        self.raw.lease.0
+    }
+
+    /// Name of the admission policy.
+    #[must_use]
+    pub fn admission(&self) -> &str {
+        &self.raw.admission
+    }
+
+    /// Whether a workload with this label belongs here.
+    #[must_use]
+    pub fn accepts(&self, workload: &Label, levels: &Levels) -> bool {
+        match self.raw.accept {
+            Accept::Exact => self.raw.label == *workload,
+            Accept::Dominated => levels.dominates(&self.raw.label, workload),
+        }
+    }
+
+    /// What happens to workloads when trust ends.
+    #[must_use]
+    pub const fn on_end(&self) -> Option<&OnEnd> {
+        self.raw.on.as_ref()
+    }
+}
+
+/// Lower-case names of pools and policies: `[a-z][a-z0-9-]{0,62}`.
+#[must_use]
+pub fn is_name(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    bytes.next().is_some_and(|b| b.is_ascii_lowercase())
+        && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && text.len() <= 63
+}
