@@ -268,16 +268,16 @@ fn replay_boot(
     let excused: Vec<u8> =
         if findings.has("boot.pcrphase-unlogged") { later.into_iter().chain([11]).collect() } else { later.to_vec() };
     let indices = quoted.keys().copied().filter(|index| !excused.contains(index));
-    let compared = log.compare(BANK, quoted, indices);
+    let (explained, compared) = log.explain_quoted(BANK, quoted, indices);
     let replays = compared.acceptable();
     findings.append(compared);
-    let (claims, noticed) = log.claims(BANK);
+    // Only what rests on explained PCRs: a log may say anything about a PCR that nobody quoted.
+    let (claims, noticed) = explained.claims();
     findings.append(noticed);
     let fact = genuine.unanchored().facts.get("cmdline");
-    let command_line = claims
-        .command_line
-        .clone()
-        .or_else(|| log.confirm_command_line(BANK, fact?.trim_end_matches('\n')))
+    let command_line = fact
+        .and_then(|text| explained.confirm_command_line(text))
+        .or_else(|| claims.command_line.clone().filter(|line| !line.extendable_later))
         .map(|line| line.text);
     (replays.then_some(ReplayedBoot { claims, command_line }), replay, findings)
 }

@@ -21,6 +21,8 @@ pub(super) fn appraise(logs: &ReplayedLogs<'_>, policy: &AppraisalPolicy, window
     for (claim, pcrs) in CLAIMS {
         let selected = pcrs.iter().copied().filter(|pcr| policy.selection().contains(BANK, *pcr));
         let tier = selected.map(|pcr| judge(pcr, logs, windows, &mut subject)).max().unwrap_or(Tier::None);
+        // A reservation about the log touches whatever is read from it.
+        let tier = tier.after(subject.findings.worst());
         subject.claim(claim, tier, Basis::PcrAnchored);
     }
     subject
