@@ -2,7 +2,11 @@
 //!
 //! It reports and never judges: whether this host is trusted is the verifier's decision (DESIGN, law 4).
 
+pub mod client;
+pub mod config;
+pub mod doctor;
 pub mod engines;
 pub mod host_log;
+pub mod provision;
 pub mod state;
 pub mod tpm;

@@ -1,0 +1,124 @@
+//! `hostd provision`.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use zeroize::Zeroizing;
+
+use hostmark_hostd::client::ClientError;
+use hostmark_hostd::config::{ConfigError, parse_pin};
+use hostmark_hostd::provision::{Progress, ProvisionError, Provisioned, Request, provision};
+use hostmark_hostd::tpm::{Tpm, TpmError};
+
+use super::{Common, Exit, Failure, Output, block_on, print, read_secret, tpm_auth};
+
+/// Options of `hostd provision`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The verifier's address, https://HOST:PORT.
+    #[arg(long, value_name = "URL")]
+    verifier: Option<String>,
+    /// SHA-256 of the verifier's CA certificate (`verifier init` prints it).
+    #[arg(long, value_name = "SHA256")]
+    ca_pin: Option<String>,
+    /// File with a join token, readable by its owner only. Tokens have no place on a command line.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Wait so long for an approver: 30s, 10m, 2h.
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
+    wait: Duration,
+}
+
+pub(crate) fn run(common: &Common, args: &Args) -> Result<Exit, Failure> {
+    let config = common.configuration()?;
+    let missing =
+        |key, what: &str| ConfigError::Value { key, problem: format!("{what} is needed, here or in hostd.toml") };
+    let verifier = args
+        .verifier
+        .as_deref()
+        .or(config.verifier.as_deref())
+        .ok_or_else(|| missing("--verifier", "the verifier's address"))?;
+    let pin = args.ca_pin.as_deref().or(config.ca_pin.as_deref()).ok_or_else(|| missing("--ca-pin", "the CA's pin"))?;
+    let token = match &args.token_file {
+        Some(file) => Some(Zeroizing::new(read_secret(file)?.trim().to_owned())),
+        None => None,
+    };
+    let request =
+        Request { verifier, ca_pin: parse_pin("--ca-pin", pin)?, token, ek: config.ek, state_dir: &config.state_dir };
+    let tpm = Tpm::open(&config.tcti()?, tpm_auth(&config)?).map_err(|error| failure(error.into()))?;
+    block_on(until_decided(common, &tpm, &request, args.wait))?
+}
+
+async fn until_decided(common: &Common, tpm: &Tpm, request: &Request<'_>, wait: Duration) -> Result<Exit, Failure> {
+    let start = Instant::now();
+    let show_progress = std::io::stderr().is_terminal() && !common.quiet;
+    loop {
+        let (enrolment, retry) = match provision(tpm, request).await {
+            Ok(Progress::Provisioned(host)) => {
+                tell(common, &host);
+                return Ok(Exit::Good);
+            }
+            Ok(Progress::Pending { enrolment, retry }) => (enrolment, retry),
+            Err(error) => return Err(failure(error)),
+        };
+        let left = wait.saturating_sub(start.elapsed());
+        if left.is_zero() {
+            if common.output == Output::Json {
+                print(&serde_json::json!({ "state": "pending", "enrolment": enrolment }).to_string());
+            }
+            let message = format!(
+                "enrolment {enrolment} waits for an approver (`hostmark host approve {enrolment} …`); \
+                 run this command again, or with --wait, to continue"
+            );
+            return Err(Failure::new(Exit::Refused, message));
+        }
+        if show_progress {
+            eprint!("\rwaiting for an approver of enrolment {enrolment} ({} s) ", start.elapsed().as_secs());
+            // A progress line that is not shown is no loss.
+            let _ = std::io::stderr().flush();
+        }
+        tokio::time::sleep(retry.min(left)).await;
+    }
+}
+
+fn tell(common: &Common, host: &Provisioned) {
+    let identity = &host.identity;
+    if common.output == Output::Json {
+        let shown = serde_json::json!({
+            "state": "provisioned", "verifier": host.verifier, "host": identity.host, "node": identity.node,
+            "not_after": identity.not_after,
+        });
+        print(&shown.to_string());
+    } else if !common.quiet {
+        print(&format!(
+            "provisioned at {}\n  host         {}\n  node         {}\n  certificate  until {}",
+            host.verifier, identity.host, identity.node, identity.not_after
+        ));
+    }
+}
+
+fn failure(error: ProvisionError) -> Failure {
+    let exit = match &error {
+        ProvisionError::Tpm(TpmError::Unreachable { .. }) | ProvisionError::Client(ClientError::Unreachable { .. }) => {
+            Exit::Unreachable
+        }
+        ProvisionError::Client(ClientError::Address(_)) | ProvisionError::State { .. } => Exit::Usage,
+        ProvisionError::Client(client) if client.is_temporary() => Exit::Unreachable,
+        _ => Exit::Refused,
+    };
+    Failure::new(exit, error)
+}
+
+/// Reads `90`, `90s`, `10m`, `2h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor = match text.get(digits.len()..) {
+        Some("" | "s") => 1,
+        Some("m") => 60,
+        Some("h") => 3600,
+        _ => return Err("write 30s, 10m or 2h".to_owned()),
+    };
+    let count: u64 = digits.parse().map_err(|_| "write 30s, 10m or 2h".to_owned())?;
+    Ok(Duration::from_secs(count.saturating_mul(factor)))
+}
