@@ -7,6 +7,8 @@ pub mod config;
 pub mod doctor;
 pub mod engines;
 pub mod host_log;
+pub mod measure;
 pub mod provision;
 pub mod state;
 pub mod tpm;
+pub mod watch;

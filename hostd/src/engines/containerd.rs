@@ -34,6 +34,10 @@ pub(super) fn measure(config: &EnginesConfig, files: &mut Files<'_>, running: &[
         lists.push(from_unit);
     }
     lists.extend(take_processes(running, "containerd", engine));
+    if config.root_is_default() {
+        // A restart makes it anew: worth measuring again.
+        files.looked_at.insert("/run/containerd/containerd.sock".into());
+    }
     let mut configurations = BTreeSet::new();
     for arguments in &lists {
         let named = settings::flag_value(arguments, &["config", "c"]);
