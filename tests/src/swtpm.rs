@@ -112,7 +112,7 @@ impl Swtpm {
         }
         let mut last = io::Error::other("swtpm did not start");
         for _ in 0..PORT_TRIES {
-            let (port, control) = (free_port()?, free_port()?);
+            let (port, control) = free_ports()?;
             match serve(&state, port, control) {
                 Ok(child) => return Ok(Self { state, port, control, child }),
                 Err(error) => last = error,
@@ -157,8 +157,19 @@ impl Drop for Swtpm {
     }
 }
 
-fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+/// A free port whose successor is free too: tpm2-tools expect the control channel there.
+fn free_ports() -> io::Result<(u16, u16)> {
+    let mut last = io::Error::from(io::ErrorKind::AddrInUse);
+    for _ in 0..PORT_TRIES {
+        let first = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let port = first.local_addr()?.port();
+        let Some(next) = port.checked_add(1) else { continue };
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, next)) {
+            Ok(_) => return Ok((port, next)),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 /// Starts the process and waits until it listens.

@@ -9,9 +9,11 @@
 )]
 
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use hostmark_attest::digest::{Digest, HashAlg, sha256};
+use hostmark_attest::identity::ak::verify_ak;
 use hostmark_attest::identity::credential::{AesKey, ProtectionKey, make_credential};
 use hostmark_attest::selection::PcrSelection;
 use hostmark_attest::tpm::attest::{AttestType, Attested};
@@ -20,6 +22,8 @@ use hostmark_attest::tpm::signed::{self, Expectation, GenuineAttest, Ids, Signer
 use hostmark_attest::wire::{DOMAIN_TAG, Nonce, SignedAttest};
 use hostmark_hostd::tpm::{Auth, EkKind, Identity, Tcti, Tpm, TpmError};
 use hostmark_tests::swtpm::{self, LocalCa, Swtpm};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 
 struct Bench {
     directory: tempfile::TempDir,
@@ -40,6 +44,41 @@ impl Bench {
     fn open(&self) -> Tpm {
         let tcti: Tcti = self.swtpm.tcti().parse().unwrap();
         Tpm::open(&tcti, Auth::default()).unwrap()
+    }
+
+    /// Runs a tpm2-tools program on this TPM.
+    fn try_tool(&self, line: &[&str]) -> bool {
+        let tcti = self.swtpm.tcti();
+        let mut run = Command::new(line[0]);
+        run.args(&line[1..]).env("TPM2TOOLS_TCTI", tcti).env("TSS2_LOG", "all+NONE");
+        run.stderr(Stdio::null()).stdout(Stdio::null()).status().unwrap().success()
+    }
+
+    fn tool(&self, line: &[&str]) {
+        assert!(self.try_tool(line), "{line:?}");
+    }
+
+    /// Writes the P-256 EK certificate's NV index, with the padding that some vendors leave.
+    fn write_certificate(&self, der: &[u8]) {
+        let file = self.directory.path().join("certificate");
+        let padded = [der, &[0xFF; 50]].concat();
+        std::fs::write(&file, &padded).unwrap();
+        let size = padded.len().to_string();
+        let attributes = "ownerread|ownerwrite|authread|no_da";
+        self.tool(&["tpm2_nvdefine", "-Q", "0x1c0000a", "-C", "o", "-s", &size, "-a", attributes]);
+        self.tool(&["tpm2_nvwrite", "-Q", "0x1c0000a", "-C", "o", "-i", file.to_str().unwrap()]);
+    }
+
+    /// Certifies the P-256 EK, as a vendor would: swtpm_setup does it for RSA and P-384 only.
+    fn certify_p256_ek(&self) {
+        let (context, pem) = (self.directory.path().join("ek.ctx"), self.directory.path().join("ek.pem"));
+        let (context, pem) = (context.to_str().unwrap(), pem.to_str().unwrap());
+        self.tool(&["tpm2_createek", "-Q", "-G", "ecc", "-c", context, "-u", pem, "-f", "pem"]);
+        let key = rcgen::SubjectPublicKeyInfo::from_pem(&std::fs::read_to_string(pem).unwrap()).unwrap();
+        let ca = rcgen::KeyPair::generate().unwrap();
+        let issuer = rcgen::Issuer::new(rcgen::CertificateParams::default(), ca);
+        let certificate = rcgen::CertificateParams::default().signed_by(&key, &issuer).unwrap();
+        self.write_certificate(certificate.der());
     }
 
     fn state(&self) -> std::path::PathBuf {
@@ -78,6 +117,8 @@ fn whole_flow(tpm: &Tpm, state: &Path, kind: EkKind) {
     assert!(ek.certificate.is_some());
     let identity = tpm.create_keys(state, kind).unwrap();
     assert_eq!(identity, tpm.create_keys(state, kind).unwrap(), "a second call finds the same keys");
+
+    verify_ak(&Public::parse(&identity.ak_public).unwrap()).unwrap();
 
     // Credential activation: this AK with this EK, nothing else.
     let secret = [7u8; 32];
@@ -128,12 +169,60 @@ fn every_operation_under_a_p384_ek() {
 }
 
 #[test]
-fn an_ek_is_chosen_by_its_certificate() {
-    let Some(bench) = Bench::start("choice of the EK") else { return };
-    let tpm = bench.open();
-    assert_eq!(tpm.ek(None).unwrap().kind, EkKind::Rsa2048, "swtpm certifies no P-256 EK");
-    let absent = tpm.ek(Some(EkKind::EccP256)).unwrap_err();
+fn every_operation_under_a_p256_ek() {
+    let Some(bench) = Bench::start("TPM operations under a P-256 EK") else { return };
+    assert_eq!(bench.open().ek(None).unwrap().kind, EkKind::Rsa2048, "swtpm certifies no P-256 EK");
+    let absent = bench.open().ek(Some(EkKind::EccP256)).unwrap_err();
     assert!(matches!(absent, TpmError::NoEkCertificate { kind: Some(EkKind::EccP256) }), "{absent}");
+    bench.certify_p256_ek();
+    assert_eq!(bench.open().ek(None).unwrap().kind, EkKind::EccP256, "the certified kind that is fastest");
+    whole_flow(&bench.open(), &bench.state(), EkKind::EccP256);
+}
+
+#[test]
+fn a_certificate_of_another_ek_is_told() {
+    let Some(bench) = Bench::start("a foreign EK certificate") else { return };
+    let other = std::fs::read(bench.directory.path().join("ca/issuercert.pem")).unwrap();
+    bench.write_certificate(CertificateDer::from_pem_slice(&other).unwrap().as_ref());
+    let refused = bench.open().ek(Some(EkKind::EccP256)).unwrap_err();
+    assert!(matches!(refused, TpmError::EkMismatch { kind: EkKind::EccP256 }), "{refused}");
+}
+
+#[test]
+fn authorizations_are_used_where_they_are_set() {
+    let Some(bench) = Bench::start("hierarchy authorizations") else { return };
+    bench.tool(&["tpm2_changeauth", "-Q", "-c", "owner", "own"]);
+    bench.tool(&["tpm2_changeauth", "-Q", "-c", "endorsement", "end"]);
+    let tpm = bench.open();
+    let refused = tpm.create_keys(&bench.state(), EkKind::Rsa2048).unwrap_err();
+    assert!(refused.response_code().unwrap().wrong_auth(), "{refused}");
+    assert!(refused.to_string().contains("--tpm-auth-file"), "{refused}");
+    drop(tpm);
+    let auth = Auth { owner: b"own".to_vec().into(), endorsement: b"end".to_vec().into() };
+    let tpm = Tpm::open(&bench.swtpm.tcti().parse().unwrap(), auth).unwrap();
+    whole_flow(&tpm, &bench.state(), EkKind::EccP384);
+    tpm.write_tag(b"a tag").unwrap();
+    assert_eq!(tpm.facts().unwrap().auth_set, [true, true, false]);
+}
+
+/// What a dictionary attack leaves behind must not end attestation.
+#[test]
+fn a_lockout_stops_no_round() {
+    let Some(bench) = Bench::start("dictionary-attack lockout") else { return };
+    bench.tool(&["tpm2_dictionarylockout", "-Q", "-s", "-n", "1", "-t", "1000", "-l", "1000"]);
+    bench.tool(&["tpm2_nvdefine", "-Q", "0x1800b00", "-C", "o", "-s", "8", "-p", "right", "-a", "authread|authwrite"]);
+    let file = bench.directory.path().join("8-bytes");
+    std::fs::write(&file, [0; 8]).unwrap();
+    let file = file.to_str().unwrap();
+    for _ in 0..3 {
+        bench.try_tool(&["tpm2_nvwrite", "-Q", "0x1800b00", "-C", "0x1800b00", "-P", "wrong", "-i", file]);
+    }
+    let tpm = bench.open();
+    let facts = tpm.facts().unwrap();
+    assert!(facts.in_lockout, "{facts:?}");
+    for kind in [EkKind::Rsa2048, EkKind::EccP384] {
+        whole_flow(&tpm, &bench.directory.path().join(kind.name()), kind);
+    }
 }
 
 #[test]
