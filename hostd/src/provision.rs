@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hostmark_attest::digest::sha256;
 use hostmark_attest::wire::{
     Activation, B64, DOMAIN_QUOTE, DOMAIN_TLS, EnrolmentChallenge, EnrolmentOutcome, EnrolmentPoll, EnrolmentRequest,
     HostIdentity, Nonce, Renewal, RenewalChallenge, RenewalRequest,
@@ -52,7 +53,7 @@ pub enum ProvisionError {
     #[error("the certificate request could not be made: {0}")]
     Request(#[from] rcgen::Error),
     /// This host belongs to another verifier.
-    #[error("this host is provisioned at {found}; run `hostd deprovision` first")]
+    #[error("this host is provisioned at {found} under another address or CA; run `hostd deprovision` first")]
     OtherVerifier {
         /// The verifier it is provisioned at.
         found: String,
@@ -178,7 +179,7 @@ pub async fn provision(tpm: &Tpm, request: &Request<'_>) -> Result<Progress, Pro
     let dir = request.state_dir;
     state::directory(dir).map_err(|source| ProvisionError::State { path: dir.to_owned(), source })?;
     if let Some(mut host) = Provisioned::load(dir)? {
-        if host.verifier != request.verifier {
+        if host.verifier != request.verifier || sha256(&[&host.ca.0]) != request.ca_pin {
             return Err(ProvisionError::OtherVerifier { found: host.verifier });
         }
         let keys = tpm.open_keys(dir)?;
@@ -188,18 +189,20 @@ pub async fn provision(tpm: &Tpm, request: &Request<'_>) -> Result<Progress, Pro
         return Ok(Progress::Provisioned(Box::new(host)));
     }
     let client = Client::pinned(request.verifier, request.ca_pin)?;
-    if let Some(pending) = load::<Pending>(&dir.join(PENDING_FILE))?
+    if let Some(mut pending) = load::<Pending>(&dir.join(PENDING_FILE))?
         && pending.verifier == request.verifier
     {
         match poll(&client, &pending).await {
-            Ok(outcome) => return finish(tpm, dir, pending, outcome),
-            // The verifier no longer knows it, or decided against it; a decision is told once, then a new enrolment may begin.
+            Ok(outcome) => {
+                pending.ca = B64(client.pinned_ca().unwrap_or_default());
+                return finish(tpm, dir, pending, outcome);
+            }
+            // The verifier has forgotten it: begin anew.
             Err(ClientError::Refused { status: 404 | 410, .. }) => forget(&dir.join(PENDING_FILE))?,
-            Err(error @ ClientError::Refused { status: 403 | 422, .. }) => {
-                forget(&dir.join(PENDING_FILE))?;
+            Err(error) => {
+                forget_if_final(&error, dir)?;
                 return Err(error.into());
             }
-            Err(error) => return Err(error.into()),
         }
     }
     enrol(tpm, &client, request).await
@@ -247,11 +250,17 @@ async fn enrol(tpm: &Tpm, client: &Client, request: &Request<'_>) -> Result<Prog
     match client.post::<EnrolmentOutcome>(&path, &activation).await {
         Ok((_, outcome)) => finish(tpm, request.state_dir, pending, outcome),
         Err(error) => {
-            if error.status().is_some_and(|status| (400..500).contains(&status) && status != 429) {
-                forget(&request.state_dir.join(PENDING_FILE))?;
-            }
+            forget_if_final(&error, request.state_dir)?;
             Err(error.into())
         }
+    }
+}
+
+/// A refusal is told once; the next call begins a new enrolment.
+fn forget_if_final(error: &ClientError, state_dir: &Path) -> Result<(), ProvisionError> {
+    match error {
+        ClientError::Refused { .. } if !error.is_temporary() => forget(&state_dir.join(PENDING_FILE)),
+        _ => Ok(()),
     }
 }
 

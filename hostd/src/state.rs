@@ -8,6 +8,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
+use nix::fcntl::{Flock, FlockArg};
+
 /// Creates a directory and its parents, 0700, and tightens it if it exists with other rights.
 ///
 /// # Errors
@@ -19,6 +21,24 @@ pub fn directory(path: &Path) -> io::Result<()> {
         fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
     }
     Ok(())
+}
+
+/// Holds a state directory for one process; ends with it.
+#[derive(Debug)]
+pub struct Lock {
+    _file: Flock<File>,
+}
+
+/// Takes a state directory for this process alone.
+///
+/// # Errors
+/// `WouldBlock` when another process has it; the system's.
+pub fn lock(path: &Path) -> io::Result<Lock> {
+    directory(path)?;
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path.join("lock"))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map(|file| Lock { _file: file })
+        .map_err(|(_, errno)| errno.into())
 }
 
 /// Reads a file of at most `limit` bytes; None when there is none.
@@ -54,4 +74,33 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()?;
     fs::rename(new, path)?;
     File::open(parent)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_whole_private_and_bounded() {
+        let parent = tempfile::tempdir().unwrap();
+        let (dir, file) = (parent.path().join("a/b"), parent.path().join("a/b/c"));
+        assert_eq!(read(&file, 10).unwrap(), None);
+        for content in ["first", "second"] {
+            write(&file, content.as_bytes()).unwrap();
+            assert_eq!(read(&file, 10).unwrap().unwrap(), content.as_bytes());
+        }
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(read(&file, 3).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn one_process_holds_a_state_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = lock(dir.path()).unwrap();
+        assert_eq!(lock(dir.path()).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(held);
+        lock(dir.path()).unwrap();
+    }
 }
