@@ -14,8 +14,8 @@ use std::time::Duration;
 
 /// No response of a PC Client TPM is larger (PTP: 4096 bytes); read in one call, as the kernel's driver wants it.
 const MAX_RESPONSE: usize = 4096;
-/// RSA key generation on slow hardware takes up to a minute and more.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(180);
+/// A software TPM makes an RSA key in a second or two. (A device has no limit here: the kernel's driver has its own.)
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// A software TPM listens on this machine.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -131,7 +131,7 @@ impl Link {
             Self::Swtpm(stream) => {
                 stream.write_all(command)?;
                 let (head, body) = response.split_at_mut(10);
-                stream.read_exact(head)?;
+                stream.read_exact(head).map_err(say_why)?;
                 let size = match head {
                     [_, _, a, b, c, d, ..] => u32::from_be_bytes([*a, *b, *c, *d]),
                     _ => 0,
@@ -145,6 +145,16 @@ impl Link {
             }
         }
         Ok(response)
+    }
+}
+
+fn say_why(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => io::Error::new(
+            io::ErrorKind::TimedOut,
+            "no response in time; a software TPM serves one client, and `hostd run` may be it",
+        ),
+        _ => error,
     }
 }
 
