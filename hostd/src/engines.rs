@@ -17,7 +17,7 @@ mod settings;
 mod units;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use hostmark_attest::manifest::{EngineManifest, EngineState, FileState, Setting, VERSION};
 
@@ -103,6 +103,14 @@ fn unit(files: &mut Files<'_>, name: &str, engine: &mut EngineState) -> Vec<Stri
 fn state(engine: &mut EngineState, source: &str, settings: BTreeMap<String, Setting>) {
     for (name, value) in settings.into_iter().take(settings::SETTINGS_MAX) {
         engine.settings.entry(name).or_default().insert(source.to_owned(), value);
+    }
+}
+
+/// A path that a running daemon names, as seen from the measured root.
+fn below_root(config: &EnginesConfig, path: &str) -> String {
+    match Path::new(path).strip_prefix(&config.root) {
+        Ok(below) if !config.root_is_default() => format!("/{}", below.display()),
+        _ => path.to_owned(),
     }
 }
 

@@ -177,7 +177,7 @@ fn compare_files(manifest: &EngineManifest, reference: &EngineReference, finding
     let mut meant: BTreeMap<&str, &BTreeSet<FileDigest>> = BTreeMap::new();
     for (path, digests) in &reference.files {
         let end = follow(path, &links);
-        let exists = seen.iter().any(|one| one.path == end && !one.running);
+        let exists = seen.iter().any(|one| one.path == end);
         findings.check("engine.file-missing", !exists && !reference.optional.contains(path), || {
             Finding::error("", format!("{path} is not on the host, or could not be measured"))
                 .expected(alternatives(digests))

@@ -14,7 +14,7 @@ use hostmark_attest::manifest::{EngineState, FileState, Setting};
 use super::config::EnginesConfig;
 use super::files::{Files, Found, TEXT_FILE_MAX, bounded};
 use super::process::Running;
-use super::{program, programs, settings, source, state, take_processes, unit, units};
+use super::{below_root, program, programs, settings, state, take_processes, unit, units};
 
 const PROGRAMS: [&str; 9] =
     ["containerd", "containerd-shim*", "containerd-stress", "ctr", "nerdctl", "runc", "crun", "runsc", "youki"];
@@ -40,7 +40,11 @@ pub(super) fn measure(config: &EnginesConfig, files: &mut Files<'_>, running: &[
     }
     let mut configurations = BTreeSet::new();
     for arguments in &lists {
-        let named = settings::flag_value(arguments, &["config", "c"]);
+        // dockerd starts a containerd of its own with a file that it writes below its state directory.
+        let named = settings::flag_value(arguments, &["config", "c"]).map(|path| below_root(config, &path));
+        if let Some(path) = named.as_ref().filter(|path| files.leads_to(path).is_none()) {
+            files.unreadable(path, "the command line names it, and it is absent");
+        }
         configurations.insert(named.unwrap_or_else(|| config.containerd_config.clone()));
         if let Some(address) = settings::flag_value(arguments, &["address", "a"]) {
             let stated = BTreeMap::from([("address".to_owned(), Setting::Text(bounded(&address)))]);
@@ -51,17 +55,20 @@ pub(super) fn measure(config: &EnginesConfig, files: &mut Files<'_>, running: &[
         configurations.insert(config.containerd_config.clone());
     }
     files.tree("/etc/containerd", &|_| false, &mut engine.configuration);
-    for (number, path) in configurations.iter().enumerate() {
+    for path in &configurations {
         let merged = read_with_imports(files, path, engine);
         name_runtimes(files, &merged, engine);
         for directory in certificates(&merged) {
             files.tree(&directory, &|_| false, &mut engine.configuration);
         }
         let dumped = if config.root_is_default() && config.ask_containerd { dump(files, path, engine) } else { None };
-        match dumped {
-            Some(dumped) => state(engine, &source("dump", number), dumped),
-            None => state(engine, &source("file", number), merged),
-        }
+        let (source, settings) = dumped.map_or(("file", merged), |dumped| ("dump", dumped));
+        // Several containerds (dockerd's own, Kubernetes') are several configurations, not sources of one.
+        let settings = match *path == config.containerd_config {
+            true => settings,
+            false => settings.into_iter().map(|(name, value)| (format!("{path}:{name}"), value)).collect(),
+        };
+        state(engine, source, settings);
     }
     engine.installed = engine.binaries.keys().any(|path| path.ends_with("/containerd")) || !engine.processes.is_empty();
 }

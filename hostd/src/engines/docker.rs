@@ -8,7 +8,7 @@ use hostmark_attest::manifest::{EngineState, Unreadable};
 use super::config::EnginesConfig;
 use super::files::{Files, Found, bounded};
 use super::process::Running;
-use super::{api, program, programs, settings, source, state, take_processes, unit};
+use super::{api, below_root, program, programs, settings, source, state, take_processes, unit};
 
 /// Programs that start, supervise or network containers for Docker Engine.
 const PROGRAMS: [&str; 12] = [
@@ -60,7 +60,10 @@ pub(super) fn measure(config: &EnginesConfig, files: &mut Files<'_>, running: &[
         if let Some(path) = arguments.first().filter(|path| name == "unit" && path.starts_with('/')) {
             program(files, path, &mut engine.binaries);
         }
-        let named = settings::flag_value(&arguments, &["config-file"]);
+        let named = settings::flag_value(&arguments, &["config-file"]).map(|path| below_root(config, &path));
+        if let Some(path) = named.as_ref().filter(|path| files.leads_to(path).is_none()) {
+            files.unreadable(path, "the command line names it, and it is absent");
+        }
         configurations.push(named.unwrap_or_else(|| config.docker_config.clone()));
         state(engine, &name, settings::docker_arguments(&arguments));
     }
@@ -72,7 +75,6 @@ pub(super) fn measure(config: &EnginesConfig, files: &mut Files<'_>, running: &[
     for (number, path) in configurations.iter().enumerate() {
         read_configuration(files, path, &source("file", number), engine);
     }
-    // dockerd's own containerd is started with a file that it writes below its state directory.
     name_runtimes(files, engine);
     ask(config, files, engine);
     engine.installed = engine.binaries.keys().any(|path| path.ends_with("/dockerd")) || !engine.processes.is_empty();

@@ -89,7 +89,7 @@ pub(crate) fn find(config: &EnginesConfig, files: &mut Files<'_>, names: &[&str]
         let same = same && name == by_file;
         let state = ProcessState {
             sha256: files.digest_of(&mut program),
-            exe: bounded(exe),
+            exe: bounded(&super::below_root(config, exe)),
             deleted: meta.nlink() == 0 || !same,
             foreign_mounts,
             argv: argv.iter().take(LIST_MAX).map(|argument| bounded(argument)).collect(),

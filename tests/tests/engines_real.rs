@@ -1,0 +1,237 @@
+//! Measuring real engines: a private dockerd and a private containerd, edited, reloaded, replaced.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use hostmark_attest::manifest::{EngineManifest, EngineReference, Setting, compare};
+use hostmark_hostd::engines::{DigestCache, EnginesConfig, Processes, measure};
+use hostmark_hostd::watch::Watcher;
+
+const START: Duration = Duration::from_secs(40);
+
+/// A daemon that the test started: ended by its id, its own children included (it ends them itself on SIGTERM).
+struct Daemon(Child);
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let pid = nix::unistd::Pid::from_raw(self.0.id().try_into().unwrap());
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        let end = Instant::now() + Duration::from_secs(15);
+        while Instant::now() < end {
+            if self.0.try_wait().is_ok_and(|status| status.is_some()) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn skipped(what: &str, why: &str) {
+    println!("skipped (1): {what}: {why}");
+}
+
+fn installed(program: &str) -> Option<PathBuf> {
+    ["/usr/sbin", "/usr/bin"].iter().map(|dir| Path::new(dir).join(program)).find(|path| path.is_file())
+}
+
+fn put(root: &Path, path: &str, text: &str) {
+    let path = root.join(path);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, text).unwrap();
+}
+
+fn wait_for(mut ready: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + START;
+    while Instant::now() < end {
+        if ready() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    false
+}
+
+/// A root with a copy of the installed dockerd that runs from it. None when dockerd cannot run here.
+fn docker(what: &str) -> Option<(tempfile::TempDir, Daemon, EnginesConfig)> {
+    let Some(program) = installed("dockerd") else {
+        skipped(what, "dockerd is not installed (apt-get install docker.io)");
+        return None;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().canonicalize().unwrap();
+    put(&root, "etc/docker/daemon.json", r#"{"log-driver": "local", "debug": false}"#);
+    std::fs::create_dir_all(root.join("usr/sbin")).unwrap();
+    std::fs::create_dir_all(root.join("run")).unwrap();
+    std::fs::copy(program, root.join("usr/sbin/dockerd")).unwrap();
+    let at = |path: &str| root.join(path).display().to_string();
+    let log = std::fs::File::create(root.join("dockerd.log")).unwrap();
+    let child = Command::new(root.join("usr/sbin/dockerd"))
+        .args(["--config-file", &at("etc/docker/daemon.json"), "--data-root", &at("data"), "--exec-root", &at("exec")])
+        .args(["--host", &format!("unix://{}", at("run/docker.sock")), "--pidfile", &at("run/docker.pid")])
+        .args(["--iptables=false", "--bridge=none", "--storage-driver=vfs"])
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let mut daemon = Daemon(child);
+    let config = EnginesConfig {
+        enabled: vec!["docker".into(), "containerd".into()],
+        pid_files: vec![root.join("run/docker.pid"), root.join("exec/containerd/containerd.pid")],
+        docker_socket: Some(root.join("run/docker.sock")),
+        ..EnginesConfig::of_root(&root)
+    };
+    let mut cache = DigestCache::default();
+    let up = wait_for(|| {
+        daemon.0.try_wait().unwrap().is_some()
+            || measure(&config, &mut cache).manifest.engines["docker"]
+                .settings
+                .get("log-driver")
+                .is_some_and(|stated| stated.contains_key("live"))
+    });
+    if !up || daemon.0.try_wait().unwrap().is_some() {
+        let said = std::fs::read_to_string(root.join("dockerd.log")).unwrap_or_default();
+        skipped(what, &format!("dockerd does not run here: {}", said.lines().last().unwrap_or_default()));
+        return None;
+    }
+    Some((dir, daemon, config))
+}
+
+#[tokio::test]
+async fn a_live_docker_engine_is_measured_and_its_changes_show() {
+    let Some((_dir, daemon, config)) = docker("a live Docker Engine") else { return };
+    let mut cache = DigestCache::default();
+    let measured = measure(&config, &mut cache);
+    let first = measured.manifest;
+    let docker = &first.engines["docker"];
+    assert!(docker.installed && docker.unreadable.is_empty(), "{:?}", docker.unreadable);
+    assert_eq!(docker.processes.len(), 1);
+    assert_eq!(docker.processes.first().unwrap().exe, "/usr/sbin/dockerd");
+    assert_eq!(docker.settings["log-driver"]["live"], Setting::Text("local".into()));
+    assert_eq!(docker.settings["log-driver"]["file"], Setting::Text("local".into()));
+    assert_eq!(docker.settings["storage-driver"]["argv"], docker.settings["storage-driver"]["live"]);
+    assert!(docker.settings.contains_key("version") && docker.settings.contains_key("cgroup.driver"));
+    assert_eq!(first.engines["containerd"].processes.len(), 1, "dockerd's own containerd");
+    assert_eq!(first.to_canonical(), measure(&config, &mut cache).manifest.to_canonical(), "same state, same bytes");
+    assert_eq!(EngineManifest::parse(&first.to_canonical()).unwrap(), first);
+    let reference = EngineReference::capture(&first);
+    let clean = compare(&first, &reference);
+    assert!(clean.acceptable(), "{clean:?}");
+
+    // An edit of the file alone: the daemon still runs with the old value, and that is what is said.
+    let mut watcher = Watcher::start(&measured.looked_at).unwrap();
+    watcher.changed().await.unwrap();
+    let start = Instant::now();
+    put(&config.root, "etc/docker/daemon.json", r#"{"log-driver": "none", "debug": true}"#);
+    tokio::time::timeout(Duration::from_secs(5), watcher.changed()).await.unwrap().unwrap();
+    let told = start.elapsed();
+    let edited = measure(&config, &mut cache).manifest;
+    println!("told {} ms after the write, measured after {} ms", told.as_millis(), start.elapsed().as_millis());
+    let findings = compare(&edited, &reference);
+    for id in ["engine.file-changed", "engine.shadowed", "engine.setting"] {
+        assert!(findings.has(id), "{id}: {findings:?}");
+    }
+    assert_eq!(edited.engines["docker"].settings["log-driver"]["live"], Setting::Text("local".into()));
+
+    // E2: SIGHUP applies `debug` and not `log-driver`.
+    let pid = nix::unistd::Pid::from_raw(daemon.0.id().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGHUP).unwrap();
+    assert!(wait_for(|| {
+        let now = measure(&config, &mut cache).manifest;
+        now.engines["docker"].settings["debug"]["live"] == Setting::Flag(true)
+    }));
+    let reloaded = measure(&config, &mut cache).manifest;
+    assert_eq!(reloaded.engines["docker"].settings["log-driver"]["live"], Setting::Text("local".into()));
+
+    // Back to what it was: the same bytes again.
+    put(&config.root, "etc/docker/daemon.json", r#"{"log-driver": "local", "debug": false}"#);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGHUP).unwrap();
+    assert!(wait_for(|| measure(&config, &mut cache).manifest.to_canonical() == first.to_canonical()));
+}
+
+#[test]
+fn e6_a_replaced_program_of_a_running_engine_is_named() {
+    let Some((_dir, _daemon, config)) = docker("a replaced dockerd") else { return };
+    let mut cache = DigestCache::default();
+    let first = measure(&config, &mut cache).manifest;
+    let reference = EngineReference::capture(&first);
+    assert!(compare(&first, &reference).acceptable(), "the honest twin");
+    std::fs::write(config.root.join("usr/sbin/.new"), "another program").unwrap();
+    std::fs::rename(config.root.join("usr/sbin/.new"), config.root.join("usr/sbin/dockerd")).unwrap();
+    let manifest = measure(&config, &mut cache).manifest;
+    let process = manifest.engines["docker"].processes.first().unwrap();
+    assert!(process.deleted);
+    assert_eq!(process.sha256, first.engines["docker"].processes.first().unwrap().sha256, "what runs is measured");
+    let findings = compare(&manifest, &reference);
+    let about =
+        |id: &str| findings.as_slice().iter().any(|one| one.id == id && one.message.contains("/usr/sbin/dockerd"));
+    assert!(about("engine.deleted-binary") && about("engine.file-changed"), "{findings:?}");
+}
+
+#[test]
+fn a_live_containerd_is_measured_with_what_it_would_load() {
+    let Some(program) = installed("containerd") else {
+        return skipped("a live containerd", "containerd is not installed (apt-get install containerd)");
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().canonicalize().unwrap();
+    let at = |path: &str| root.join(path).display().to_string();
+    let configuration = format!(
+        "version = 2\nroot = \"{}\"\nstate = \"{}\"\noom_score = -10\nimports = [\"{}\"]\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
+         [grpc]\naddress = \"{}\"\n",
+        at("root"),
+        at("state"),
+        at("conf.d/*.toml"),
+        at("c.sock")
+    );
+    put(&root, "config.toml", &configuration);
+    put(&root, "conf.d/10.toml", "version = 2\noom_score = -20\n");
+    let child = Command::new(program)
+        .args(["--config", &at("config.toml"), "--log-level", "error"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    put(&root, "pid", &child.id().to_string());
+    let mut daemon = Daemon(child);
+    if !wait_for(|| root.join("c.sock").exists() || daemon.0.try_wait().unwrap().is_some())
+        || daemon.0.try_wait().unwrap().is_some()
+    {
+        return skipped("a live containerd", "containerd does not run here");
+    }
+    let config = EnginesConfig {
+        enabled: vec!["containerd".into()],
+        processes: Processes::PidFiles,
+        pid_files: vec![root.join("pid")],
+        ..EnginesConfig::default()
+    };
+    let mut cache = DigestCache::default();
+    let first = measure(&config, &mut cache).manifest;
+    let containerd = &first.engines["containerd"];
+    assert!(containerd.unreadable.is_empty(), "{:?}", containerd.unreadable);
+    assert_eq!(containerd.processes.len(), 1);
+    assert!(containerd.configuration.contains_key(&at("conf.d/10.toml")), "imports are followed");
+    let dumped = |manifest: &EngineManifest, name: &str| {
+        manifest.engines["containerd"].settings[&format!("{}:{name}", at("config.toml"))]["dump"].clone()
+    };
+    assert_eq!(dumped(&first, "oom_score"), Setting::Number(-20), "as containerd itself merges it");
+    assert_eq!(first.to_canonical(), measure(&config, &mut cache).manifest.to_canonical(), "same state, same bytes");
+    let reference = EngineReference::capture(&first);
+    put(&root, "conf.d/10.toml", "version = 2\noom_score = 5\n");
+    let edited = measure(&config, &mut cache).manifest;
+    assert_eq!(dumped(&edited, "oom_score"), Setting::Number(5));
+    let findings = compare(&edited, &reference);
+    assert!(findings.has("engine.file-changed") && findings.has("engine.setting"), "{findings:?}");
+}
