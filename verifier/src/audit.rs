@@ -224,10 +224,12 @@ mod tests {
     }
 
     type Change = fn(&mut Vec<Record>);
+    /// The last position, or the finding's id and the start of its message.
+    type Expect = Result<u64, (&'static str, &'static str)>;
 
     #[test]
     fn d9_the_first_bad_record_is_named() {
-        let rows: [(&str, Change, Result<u64, (&str, &str)>); 7] = [
+        let rows: [(&str, Change, Expect); 7] = [
             ("honest", |_| {}, Ok(6)),
             ("edited", |c| c[2].subject = "other".into(), Err(("audit.chain", "audit record 3: was changed"))),
             (

@@ -17,6 +17,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Trust files: `ek/<class>/*.pem`, `signers/*.pem`.
     pub trust_dir: PathBuf,
+    /// Deviations of makers' EK certificates that are tolerated, by name; each use is a finding.
+    pub ek_quirks: Vec<String>,
     /// Names and addresses in the server's certificate.
     pub names: Vec<String>,
     /// A file that gets the bound address once the verifier listens.
@@ -45,6 +47,7 @@ impl Default for Config {
             listen: SocketAddr::from(([0, 0, 0, 0], 8443)),
             state_dir: PathBuf::from("/var/lib/hostmark/verifier"),
             trust_dir: PathBuf::from("/etc/hostmark/trust"),
+            ek_quirks: Vec::new(),
             names: vec![String::from("localhost"), String::from("127.0.0.1")],
             address_file: None,
             metrics_listen: None,
@@ -75,7 +78,7 @@ pub struct Limits {
     pub request: Span,
     /// Challenges per host and minute.
     pub challenges_per_minute: u32,
-    /// Enrolment requests per address and minute.
+    /// Requests without a certificate (enrolment, activation, poll, renewal) per address and minute.
     pub enrolments_per_minute: u32,
 }
 

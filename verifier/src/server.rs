@@ -34,6 +34,8 @@ const HEADERS_MAX: usize = 16 * 1024;
 const METRICS_CONNECTIONS: usize = 32;
 /// How often the server certificate is made anew.
 const CERTIFICATE_EVERY: std::time::Duration = std::time::Duration::from_secs(86_400);
+/// How often the trust directory is looked at.
+const TRUST_EVERY: std::time::Duration = std::time::Duration::from_secs(5);
 /// How often old nonces are forgotten.
 const PRUNE_EVERY: std::time::Duration = std::time::Duration::from_secs(60);
 /// How long open requests may finish after the signal to stop.
@@ -254,6 +256,7 @@ impl Connection {
 
 async fn housekeeping(state: AppState, certificate: Arc<ServerCertificate>) {
     let mut prune = tokio::time::interval(PRUNE_EVERY);
+    let mut trust = tokio::time::interval(TRUST_EVERY);
     let mut renew = tokio::time::interval(CERTIFICATE_EVERY);
     renew.tick().await;
     loop {
@@ -264,6 +267,11 @@ async fn housekeeping(state: AppState, certificate: Arc<ServerCertificate>) {
                     tracing::warn!(finding = %refusal.first, "old nonces could not be removed");
                 }
             }
+            _ = trust.tick() => match state.reload_trust() {
+                Ok(false) => {}
+                Ok(true) => tracing::info!(dir = %state.config.trust_dir.display(), "trust directory read again"),
+                Err(error) => tracing::error!(%error, "the changed trust directory is unusable; the former trust stays"),
+            },
             _ = renew.tick() => {
                 if let Err(error) = certificate.renew(&state.ca, &state.config.names, &state.now()) {
                     tracing::error!(%error, "the server certificate could not be renewed");

@@ -16,6 +16,7 @@ use crate::names;
 use crate::refusal::Refusal;
 use crate::state::AppState;
 use crate::store::{OpenError, Store};
+use crate::trust::{Trust, TrustError, stamp};
 
 /// Why a verifier cannot be set up or loaded.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +31,9 @@ pub enum SetupError {
     /// The store.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// The trust directory.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     /// The configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -106,7 +110,9 @@ pub fn load(config: Config) -> Result<AppState, SetupError> {
     let keys = Arc::new(Keys::load(&config.state_dir)?);
     let ca = load_ca(&config.state_dir)?;
     let store = Arc::new(Store::open(&config.database(), Arc::clone(&keys))?);
-    Ok(AppState::new(config, store, keys, ca, clock))
+    let stamp = stamp(&config.trust_dir);
+    let trust = Trust::load(&config.trust_dir, &config.ek_quirks)?;
+    Ok(AppState::new(config, store, keys, ca, clock, (trust, stamp)))
 }
 
 /// The time of one-shot commands.

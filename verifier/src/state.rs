@@ -1,6 +1,6 @@
 //! What handlers share.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::ca::Ca;
 use crate::clock::{Clock, Now};
@@ -9,6 +9,7 @@ use crate::keys::Keys;
 use crate::limit::Limiter;
 use crate::refusal::Outcome;
 use crate::store::{self, Store};
+use crate::trust::{Stamp, Trust, TrustError, stamp};
 
 /// The state of a running verifier; cheap to clone.
 #[derive(Debug, Clone)]
@@ -33,6 +34,7 @@ pub struct Inner {
     pub enrolments: Limiter,
     /// Renders the metrics.
     pub metrics: crate::metrics::Metrics,
+    trust: RwLock<(Arc<Trust>, Stamp)>,
 }
 
 impl std::ops::Deref for AppState {
@@ -46,17 +48,45 @@ impl std::ops::Deref for AppState {
 impl AppState {
     /// Puts the parts together.
     #[must_use]
-    pub fn new(config: Config, store: Arc<Store>, keys: Arc<Keys>, ca: Ca, clock: Clock) -> Self {
+    pub fn new(
+        config: Config,
+        store: Arc<Store>,
+        keys: Arc<Keys>,
+        ca: Ca,
+        clock: Clock,
+        trust: (Trust, Stamp),
+    ) -> Self {
         let challenges = Limiter::new("rate.challenges", config.limits.challenges_per_minute);
         let enrolments = Limiter::new("rate.enrolments", config.limits.enrolments_per_minute);
         let metrics = crate::metrics::Metrics::new();
-        Self(Arc::new(Inner { config, store, keys, ca, clock, challenges, enrolments, metrics }))
+        let trust = RwLock::new((Arc::new(trust.0), trust.1));
+        Self(Arc::new(Inner { config, store, keys, ca, clock, challenges, enrolments, metrics, trust }))
     }
 
     /// Reads the clocks.
     #[must_use]
     pub fn now(&self) -> Now {
         self.clock.now()
+    }
+
+    /// Whose TPMs and signatures count now.
+    #[must_use]
+    pub fn trust(&self) -> Arc<Trust> {
+        Arc::clone(&self.trust.read().unwrap_or_else(PoisonError::into_inner).0)
+    }
+
+    /// Reads the trust directory again if a file changed. Returns whether it did.
+    ///
+    /// # Errors
+    /// [`TrustError`]; what was trusted before stays until the files are repaired.
+    pub fn reload_trust(&self) -> Result<bool, TrustError> {
+        let fresh = stamp(&self.config.trust_dir);
+        if self.trust.read().unwrap_or_else(PoisonError::into_inner).1 == fresh {
+            return Ok(false);
+        }
+        let trust = Arc::new(Trust::load(&self.config.trust_dir, &self.config.ek_quirks)?);
+        *self.trust.write().unwrap_or_else(PoisonError::into_inner) = (trust, fresh);
+        Ok(true)
     }
 
     /// Runs a store command off the async threads.

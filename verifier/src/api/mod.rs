@@ -5,11 +5,16 @@
 
 mod audit;
 mod body;
+mod enrolments;
 mod health;
+mod hosts;
 mod operators;
+mod preregistrations;
+mod renewals;
+mod tokens;
 pub mod types;
 
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 
 use crate::auth::{Access, Role};
 use crate::state::AppState;
@@ -44,6 +49,10 @@ pub const PEOPLE: Access =
 pub const APPROVERS: Access = Access::Roles(&[Role::Approver, Role::Admin]);
 /// Tokens and pre-registrations.
 pub const PROVISIONERS: Access = Access::Roles(&[Role::Provisioner, Role::Admin]);
+/// Looking at tokens and pre-registrations.
+pub const PROVISIONERS_AND_AUDITORS: Access = Access::Roles(&[Role::Provisioner, Role::Auditor, Role::Admin]);
+/// Everybody with a certificate. A handler with this access checks that a host asks about itself only.
+pub const EVERYBODY: Access = Access::Roles(&Role::ALL);
 /// The audit chain.
 pub const AUDITORS: Access = Access::Roles(&[Role::Auditor, Role::Admin]);
 /// Operators themselves.
@@ -69,10 +78,29 @@ static ROUTES: &[Route] = &[
     route("GET", "/readyz", PUBLIC, 0, || get(health::readyz)),
     route("GET", "/v1/keys", PUBLIC, 0, || get(health::keys)),
     route("GET", "/metrics", PEOPLE, 0, || get(health::metrics)),
-    route("GET", "/v1/whoami", Access::Roles(&Role::ALL), 0, || get(health::whoami)),
+    route("GET", "/v1/whoami", EVERYBODY, 0, || get(health::whoami)),
     route("GET", "/v1/operators", AUDITORS, 0, || get(operators::list)),
     route("POST", "/v1/operators", ADMINS, SMALL, || post(operators::add)),
-    route("DELETE", "/v1/operators/{name}", ADMINS, 0, || axum::routing::delete(operators::remove)),
+    route("DELETE", "/v1/operators/{name}", ADMINS, 0, || delete(operators::remove)),
+    route("POST", "/v1/enrolments", PUBLIC, SMALL, || post(enrolments::begin)),
+    route("POST", "/v1/enrolments/{id}/activation", PUBLIC, SMALL, || post(enrolments::activate)),
+    route("POST", "/v1/enrolments/{id}/certificate", PUBLIC, SMALL, || post(enrolments::poll)),
+    route("POST", "/v1/renewals/challenge", PUBLIC, SMALL, || post(renewals::challenge)),
+    route("POST", "/v1/renewals", PUBLIC, SMALL, || post(renewals::renew)),
+    route("GET", "/v1/tokens", PROVISIONERS_AND_AUDITORS, 0, || get(tokens::list)),
+    route("POST", "/v1/tokens", PROVISIONERS, SMALL, || post(tokens::create)),
+    route("DELETE", "/v1/tokens/{id}", PROVISIONERS, 0, || delete(tokens::revoke)),
+    route("GET", "/v1/preregistrations", PROVISIONERS_AND_AUDITORS, 0, || get(preregistrations::list)),
+    route("POST", "/v1/preregistrations", PROVISIONERS, BULK, || post(preregistrations::import)),
+    route("DELETE", "/v1/preregistrations/{ek}", PROVISIONERS, 0, || delete(preregistrations::remove)),
+    route("GET", "/v1/hosts", PEOPLE, 0, || get(hosts::list)),
+    route("GET", "/v1/hosts/{host}", EVERYBODY, 0, || get(hosts::show)),
+    route("POST", "/v1/hosts/{host}/approve", APPROVERS, SMALL, || post(hosts::approve)),
+    route("POST", "/v1/hosts/{host}/label", APPROVERS, SMALL, || post(hosts::label)),
+    route("POST", "/v1/hosts/{host}/maintenance", APPROVERS, SMALL, || post(hosts::maintenance)),
+    route("POST", "/v1/hosts/{host}/rebind", APPROVERS, SMALL, || post(hosts::rebind)),
+    route("POST", "/v1/hosts/{host}/retire", APPROVERS, SMALL, || post(hosts::retire)),
+    route("POST", "/v1/hosts/{host}/tag", APPROVERS, SMALL, || post(hosts::tag)),
     route("GET", "/v1/audit", AUDITORS, 0, || get(audit::list)),
     route("GET", "/v1/audit/head", AUDITORS, 0, || get(audit::head)),
 ];

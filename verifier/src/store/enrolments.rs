@@ -124,13 +124,13 @@ pub struct EnrolmentRow {
     pub deadline_boot_ms: i64,
     /// When it began, milliseconds since 1970.
     pub created_unix_ms: i64,
-    /// The certificate request, once activated.
-    pub csr: Option<Vec<u8>>,
+    /// TPMT_PUBLIC of the TLS key, once activated.
+    pub tls_public: Option<Vec<u8>>,
     /// What was noticed.
     pub findings: Vec<Finding>,
 }
 
-const COLUMNS: &str = "SELECT id, state, host, rebinds, ek_id, ek_public, ek_certificate, ek_intermediates, class, ak_public, ak_name, token_hash, secret_hash, nonce, boot_id, deadline_boot_ms, created_unix_ms, csr, findings FROM enrolments";
+const COLUMNS: &str = "SELECT id, state, host, rebinds, ek_id, ek_public, ek_certificate, ek_intermediates, class, ak_public, ak_name, token_hash, secret_hash, nonce, boot_id, deadline_boot_ms, created_unix_ms, tls_public, findings FROM enrolments";
 
 fn bytes32(row: &Row<'_>, column: usize) -> rusqlite::Result<[u8; 32]> {
     row.get(column)
@@ -156,7 +156,7 @@ fn enrolment(row: &Row<'_>) -> rusqlite::Result<EnrolmentRow> {
         boot_id: row.get(14)?,
         deadline_boot_ms: row.get(15)?,
         created_unix_ms: row.get(16)?,
-        csr: row.get(17)?,
+        tls_public: row.get(17)?,
         findings: serde_json::from_str(&row.get::<_, String>(18)?).unwrap_or_default(),
     })
 }
@@ -200,6 +200,7 @@ fn insert_host(tx: &Tx<'_>, from: &EnrolmentRow, to: &Assignment, by: &str) -> O
             from.ek_certificate, serde_json::to_string(&list).map_err(Refusal::internal)?, from.ak_public, from.ak_name, tx.now().unix_ms, by
         ],
     )?;
+    tx.seal_host(&from.host)?;
     let detail = serde_json::json!({
         "node": to.node, "scheduler": to.scheduler, "label": to.label, "policy": to.policy, "class": from.class,
         "ek_id": from.ek_id, "ak_name": hex::encode(&from.ak_name), "enrolment": from.id,
@@ -305,7 +306,6 @@ impl Store {
         now: &Now,
         id: &str,
         tls_public: &[u8],
-        csr: &[u8],
         rank: impl Fn(&str) -> Option<usize>,
         issue: impl FnOnce(&str) -> Outcome<Issued>,
     ) -> Outcome<Option<(HostRow, Issued)>> {
@@ -326,8 +326,8 @@ impl Store {
                 Decision::Wait(None) => (EnrolmentState::Pending, from.host.clone(), false),
             };
             tx.execute(
-                "UPDATE enrolments SET state = ?, host = ?, rebinds = ?, tls_public = ?, csr = ? WHERE id = ?",
-                params![state.name(), host, rebinds, tls_public, csr, id],
+                "UPDATE enrolments SET state = ?, host = ?, rebinds = ?, tls_public = ? WHERE id = ?",
+                params![state.name(), host, rebinds, tls_public, id],
             )?;
             match decision {
                 Decision::Create(to, by) => insert_host(tx, &from, &to, &by)?,
@@ -361,9 +361,9 @@ impl Store {
     ) -> Outcome<Option<(HostRow, Issued)>> {
         self.write(now, |tx| {
             let from = find(tx, id)?;
-            let csr = match (from.state, from.csr) {
+            let tls_public = match (from.state, from.tls_public) {
                 (EnrolmentState::Pending, _) => return Ok(None),
-                (EnrolmentState::Approved, Some(csr)) => csr,
+                (EnrolmentState::Approved, Some(tls_public)) => tls_public,
                 _ => {
                     let finding =
                         Finding::error("enrolment.refused", "this enrolment was not activated, or was refused")
@@ -371,14 +371,36 @@ impl Store {
                     return Err(Refusal::new(Kind::Conflict, finding));
                 }
             };
-            let host = tx.approved_host(&from.host)?;
+            let host = tx.enrolled(&from.host)?.row().clone();
             // Only the enrolment whose AK the host has now: an older one must not come back after a rebinding.
             if violated("enrolment.superseded", host.ak_name != from.ak_name || host.ek_id != from.ek_id) {
                 return Err(Refusal::conflict("enrolment.superseded", "the host was bound to another TPM meanwhile"));
             }
-            let issued = issue(&host.id, &csr)?;
+            let issued = issue(&host.id, &tls_public)?;
             tx.record_certificate(&issued)?;
             Ok(Some((host, issued)))
+        })
+    }
+
+    /// Records a renewed certificate, in the transaction that uses the nonce up. The AK that was judged must still be the host's.
+    ///
+    /// # Errors
+    /// 422 `nonce.*`; 404, 409; 409 `enrolment.superseded`.
+    pub fn renew_certificate(&self, now: &Now, judged: &HostRow, nonce: &Nonce, issued: &Issued) -> Outcome<HostRow> {
+        self.write(now, |tx| {
+            tx.consume_nonce(nonce, &judged.id, super::Purpose::Renewal)?;
+            let host = tx.enrolled(&judged.id)?.row().clone();
+            if violated("enrolment.superseded", host.ak_name != judged.ak_name || host.ek_id != judged.ek_id) {
+                return Err(Refusal::conflict("enrolment.superseded", "the host was bound to another TPM meanwhile"));
+            }
+            tx.record_certificate(issued)?;
+            tx.audit(
+                &format!("host:{}", host.id),
+                "host.renew",
+                &host.id,
+                &serde_json::json!({ "serial": issued.serial }),
+            )?;
+            Ok(host)
         })
     }
 
@@ -455,6 +477,7 @@ impl Store {
                     serde_json::to_string(&list).map_err(Refusal::internal)?, from.ak_public, from.ak_name, old.id
                 ],
             )?;
+            tx.seal_host(&old.id)?;
             tx.forget_proof(&old.id)?;
             let revoked = tx.revoke_certificates(true, &old.id)?;
             tx.execute("UPDATE enrolments SET state = 'approved', host = ? WHERE id = ?", params![old.id, from.id])?;

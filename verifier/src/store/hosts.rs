@@ -1,5 +1,7 @@
 //! Approved hosts and what people decide about them.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use hostmark_attest::finding::Finding;
@@ -8,6 +10,7 @@ use hostmark_attest::label::Label;
 use super::tokens::label;
 use super::{Store, Tx};
 use crate::clock::Now;
+use crate::enrol::enrolled::Enrolled;
 use crate::refusal::{Kind, Outcome, Refusal};
 
 /// What an approver assigns to a host. A host never names itself.
@@ -69,9 +72,39 @@ pub struct HostRow {
     pub maintenance_until_unix_ms: i64,
     /// Counts changes that a running appraisal or a permit must notice.
     pub generation: u64,
+    /// MAC over identity and assignment.
+    pub seal: Vec<u8>,
 }
 
-pub(super) const COLUMNS: &str = "SELECT id, state = 'retired', node, scheduler, label, policy, class, ek_id, ek_public, ek_certificate, ek_intermediates, ak_public, ak_name, approved_unix_ms, approved_by, tag_nv, tag_serial, maintenance_until_unix_ms, generation FROM hosts";
+impl HostRow {
+    /// What the seal covers: everything that decides whose evidence is judged, and for what.
+    #[must_use]
+    pub fn seal_message(&self) -> Vec<u8> {
+        let to = &self.assignment;
+        let (label, serial, retired) = (to.label.to_string(), self.tag_serial.to_string(), self.retired.to_string());
+        let parts: [&[u8]; 11] = [
+            self.id.as_bytes(),
+            retired.as_bytes(),
+            to.node.as_bytes(),
+            to.scheduler.as_bytes(),
+            label.as_bytes(),
+            to.policy.as_bytes(),
+            self.ek_id.as_bytes(),
+            &self.ek_public,
+            &self.ak_public,
+            &self.ak_name,
+            serial.as_bytes(),
+        ];
+        let mut message = Vec::new();
+        for part in parts {
+            message.extend_from_slice(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+            message.extend_from_slice(part);
+        }
+        message
+    }
+}
+
+pub(super) const COLUMNS: &str = "SELECT id, state = 'retired', node, scheduler, label, policy, class, ek_id, ek_public, ek_certificate, ek_intermediates, ak_public, ak_name, approved_unix_ms, approved_by, tag_nv, tag_serial, maintenance_until_unix_ms, generation, seal FROM hosts";
 
 pub(super) fn intermediates(text: &str) -> Vec<Vec<u8>> {
     serde_json::from_str::<Vec<hostmark_attest::wire::B64>>(text)
@@ -104,6 +137,7 @@ pub(super) fn host(row: &Row<'_>) -> rusqlite::Result<HostRow> {
         tag_serial: row.get(16)?,
         maintenance_until_unix_ms: row.get(17)?,
         generation: row.get(18)?,
+        seal: row.get(19)?,
     })
 }
 
@@ -125,6 +159,24 @@ impl Tx<'_> {
             }
             Some(host) => Ok(host),
         }
+    }
+
+    /// Seals a host's row as it stands now. The last step of every command that changes it; the row must have been good before.
+    ///
+    /// # Errors
+    /// 503.
+    pub(super) fn seal_host(&self, id: &str) -> Outcome<()> {
+        let row = by_id(self, id)?.ok_or_else(|| Refusal::internal("the host to seal is not there"))?;
+        self.execute("UPDATE hosts SET seal = ? WHERE id = ?", params![self.keys.seal_row(&row.seal_message()), id])?;
+        Ok(())
+    }
+
+    /// An approved host whose row is as the verifier wrote it.
+    ///
+    /// # Errors
+    /// As [`Tx::approved_host`]; 422 `host.sealed`.
+    pub fn enrolled(&self, id: &str) -> Outcome<Enrolled> {
+        Enrolled::verify(self.approved_host(id)?, self.keys)
     }
 
     /// Ends what was proven about a host: its result, leases and kept state. Its next round starts from nothing.
@@ -155,12 +207,32 @@ impl Store {
         })
     }
 
+    /// What the last round of each host gave: `proven`, `disproven`, or `lapsed` where no lease of it lasts.
+    ///
+    /// # Errors
+    /// 503.
+    pub fn result_states(&self) -> Outcome<BTreeMap<String, String>> {
+        self.read(|sql| {
+            let mut statement = sql.prepare_cached("SELECT host, state FROM results")?;
+            Ok(statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?)
+        })
+    }
+
     /// A host by id.
     ///
     /// # Errors
     /// 503.
     pub fn host(&self, id: &str) -> Outcome<Option<HostRow>> {
         self.read(|sql| by_id(sql, id))
+    }
+
+    /// An approved host whose row is as the verifier wrote it: what a round is judged against.
+    ///
+    /// # Errors
+    /// 404 `host.unknown`; 409 `host.retired`; 422 `host.sealed`.
+    pub fn enrolled(&self, id: &str) -> Outcome<Enrolled> {
+        let row = self.host(id)?.ok_or_else(|| Refusal::not_found("host"))?;
+        Enrolled::verify(row, self.keys())
     }
 
     /// A host by id, or by node name where one scheduler only has it.
@@ -191,11 +263,12 @@ impl Store {
     /// 404, 409.
     pub fn set_label(&self, now: &Now, actor: &str, id: &str, to: &Label) -> Outcome<()> {
         self.write(now, |tx| {
-            let host = tx.approved_host(id)?;
+            let host = tx.enrolled(id)?.row().clone();
             tx.execute(
                 "UPDATE hosts SET label = ?, generation = generation + 1 WHERE id = ?",
                 params![to.to_string(), host.id],
             )?;
+            tx.seal_host(&host.id)?;
             // The permits were for the label that it had.
             tx.execute("DELETE FROM leases WHERE host = ?", [&host.id])?;
             tx.audit(actor, "host.label", &host.id, &serde_json::json!({ "from": host.assignment.label, "to": to }))
@@ -208,11 +281,12 @@ impl Store {
     /// 404, 409.
     pub fn set_maintenance(&self, now: &Now, actor: &str, id: &str, until_unix_ms: i64) -> Outcome<()> {
         self.write(now, |tx| {
-            let host = tx.approved_host(id)?;
+            let host = tx.enrolled(id)?.row().clone();
             tx.execute(
                 "UPDATE hosts SET maintenance_until_unix_ms = ?, generation = generation + 1 WHERE id = ?",
                 params![until_unix_ms, host.id],
             )?;
+            tx.seal_host(&host.id)?;
             tx.audit(actor, "host.maintenance", &host.id, &serde_json::json!({ "until_unix_ms": until_unix_ms }))
         })
     }
@@ -229,6 +303,7 @@ impl Store {
                 "UPDATE hosts SET state = 'retired', retired_unix_ms = ? WHERE id = ?",
                 params![now.unix_ms, host.id],
             )?;
+            tx.seal_host(&host.id)?;
             tx.execute("DELETE FROM preregistrations WHERE ek_id = ?", [&host.ek_id])?;
             tx.execute("UPDATE enrolments SET state = 'refused' WHERE host = ? AND state <> 'refused'", [&host.id])?;
             tx.execute("DELETE FROM nonces WHERE host = ?", [&host.id])?;
@@ -248,7 +323,7 @@ impl Store {
     /// 404; 409 `tag.serial` when it is not newer.
     pub fn set_tag(&self, now: &Now, actor: &str, id: &str, nv: &[u8], serial: u64) -> Outcome<()> {
         self.write(now, |tx| {
-            let host = tx.approved_host(id)?;
+            let host = tx.enrolled(id)?.row().clone();
             if hostmark_attest::check::violated("tag.serial", serial <= host.tag_serial) {
                 let finding = Finding::error("tag.serial", "a tag must be newer than the one before it");
                 return Err(Refusal::new(
@@ -260,6 +335,7 @@ impl Store {
                 "UPDATE hosts SET tag_nv = ?, tag_serial = ?, generation = generation + 1 WHERE id = ?",
                 params![nv, serial, host.id],
             )?;
+            tx.seal_host(&host.id)?;
             tx.audit(actor, "host.tag", &host.id, &serde_json::json!({ "serial": serial }))
         })
     }

@@ -9,6 +9,8 @@ mod certificates;
 mod enrolments;
 mod hosts;
 mod nonces;
+#[cfg(test)]
+mod tests;
 mod tokens;
 
 use std::cell::Cell;
@@ -93,6 +95,7 @@ impl std::fmt::Debug for Store {
 pub struct Tx<'c> {
     sql: rusqlite::Transaction<'c>,
     now: &'c Now,
+    keys: &'c Keys,
     audited: Cell<bool>,
 }
 
@@ -214,7 +217,7 @@ impl Store {
         }
         let mut writer = lock(&self.writer);
         let sql = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let tx = Tx { sql, now, audited: Cell::new(false) };
+        let tx = Tx { sql, now, keys: &self.keys, audited: Cell::new(false) };
         let value = command(&tx)?;
         if tx.audited.get() {
             self.commit_with_head(tx)?

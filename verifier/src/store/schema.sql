@@ -67,7 +67,6 @@ CREATE TABLE enrolments (
     deadline_boot_ms INTEGER NOT NULL,
     created_unix_ms INTEGER NOT NULL,
     tls_public BLOB,
-    csr BLOB,
     findings TEXT NOT NULL DEFAULT '[]'
 ) STRICT;
 CREATE INDEX enrolments_host ON enrolments (host, state);
@@ -92,7 +91,8 @@ CREATE TABLE hosts (
     tag_nv BLOB,                         -- the signed tag that the host shall hold
     tag_serial INTEGER NOT NULL DEFAULT 0,
     maintenance_until_unix_ms INTEGER NOT NULL DEFAULT 0,
-    generation INTEGER NOT NULL DEFAULT 1 -- counts changes that a permit or a running appraisal must notice
+    generation INTEGER NOT NULL DEFAULT 1, -- counts changes that a permit or a running appraisal must notice
+    seal BLOB NOT NULL DEFAULT x''         -- MAC over identity and assignment (enrol::enrolled)
 ) STRICT;
 CREATE UNIQUE INDEX hosts_node ON hosts (scheduler, node) WHERE state = 'approved';
 CREATE UNIQUE INDEX hosts_ek ON hosts (ek_id) WHERE state = 'approved';

@@ -1,0 +1,191 @@
+//! The trust directory: whose TPMs and whose signatures count.
+//!
+//! SURFACE.md: `trust/ek/<class>/*` holds roots and intermediates of EK certificates, and the directory decides the class;
+//! `trust/signers/*.pem` holds operators' public keys (P-256) for tags, policies and references. Files are the operator's word: nothing in
+//! the database can add a root.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use hostmark_attest::identity::class::{BundleError, TpmClass, TrustBundle};
+use hostmark_attest::jws::{KeySet, key_id};
+use hostmark_attest::tpm::key::{Curve, PublicKey};
+use rustls_pki_types::SubjectPublicKeyInfoDer;
+use rustls_pki_types::pem::PemObject as _;
+
+/// Largest trust file: all TPM makers' CAs in one PEM bundle have about 1.5 MB.
+const FILE_MAX: u64 = 4 * 1024 * 1024;
+
+/// Why the trust directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrustError {
+    /// It cannot be read.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A directory below `ek/` that is no class.
+    #[error("{path} is not a class that a root can give; the classes are simulated, virtual, firmware, hardware")]
+    Class {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A file that holds no usable certificates.
+    #[error("{path}: {source}")]
+    Bundle {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: BundleError,
+    },
+    /// A configured quirk that is not known.
+    #[error("ek_quirks: {0}")]
+    Quirk(BundleError),
+    /// A signer's file without a P-256 public key.
+    #[error("{path} holds no P-256 public key in PEM (BEGIN PUBLIC KEY)")]
+    Signer {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Larger than any trust file is.
+    #[error("{path} has more than {FILE_MAX} bytes")]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// What the trust directory held when it was read.
+#[derive(Debug, Clone, Default)]
+pub struct Trust {
+    /// Roots and intermediates of EK certificates, by class.
+    pub ek: TrustBundle,
+    /// Operators' keys for tags, policies and references.
+    pub signers: KeySet,
+}
+
+fn io(path: &Path) -> impl FnOnce(std::io::Error) -> TrustError {
+    let path = path.to_path_buf();
+    move |source| TrustError::Io { path, source }
+}
+
+/// The entries of a directory, sorted; none when it does not exist.
+fn entries(dir: &Path) -> Result<Vec<PathBuf>, TrustError> {
+    let list = match std::fs::read_dir(dir) {
+        Ok(list) => list,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(io(dir)(error)),
+    };
+    let mut paths =
+        list.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>().map_err(io(dir))?;
+    paths.retain(|path| !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')));
+    paths.sort();
+    Ok(paths)
+}
+
+fn content(path: &Path) -> Result<Vec<u8>, TrustError> {
+    if std::fs::metadata(path).map_err(io(path))?.len() > FILE_MAX {
+        return Err(TrustError::TooLarge { path: path.into() });
+    }
+    std::fs::read(path).map_err(io(path))
+}
+
+fn signers(path: &Path, into: &mut KeySet) -> Result<(), TrustError> {
+    let bad = || TrustError::Signer { path: path.into() };
+    let mut found = false;
+    for spki in SubjectPublicKeyInfoDer::pem_slice_iter(&content(path)?) {
+        match PublicKey::from_spki(&spki.map_err(|_| bad())?) {
+            Ok(key @ PublicKey::Ec { curve: Curve::P256, .. }) => {
+                let point = key.key_bytes();
+                into.insert(key_id(&point), &point);
+                found = true;
+            }
+            _ => return Err(bad()),
+        }
+    }
+    if found { Ok(()) } else { Err(bad()) }
+}
+
+impl Trust {
+    /// Reads the directory. What does not exist is empty, and trusts nobody.
+    ///
+    /// # Errors
+    /// [`TrustError`]: one unusable file refuses all, so that a typing error never shrinks trust silently.
+    pub fn load(dir: &Path, quirks: &[String]) -> Result<Self, TrustError> {
+        let mut trust = Self::default();
+        for quirk in quirks {
+            trust.ek.tolerate(quirk).map_err(TrustError::Quirk)?;
+        }
+        for class_dir in entries(&dir.join("ek"))? {
+            let name = class_dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            let class = TpmClass::from_name(&name).filter(|class| TpmClass::CERTIFIED.contains(class));
+            let class = class.ok_or_else(|| TrustError::Class { path: class_dir.clone() })?;
+            for path in entries(&class_dir)? {
+                trust.ek.add(class, &content(&path)?).map_err(|source| TrustError::Bundle { path, source })?;
+            }
+        }
+        for path in entries(&dir.join("signers"))? {
+            signers(&path, &mut trust.signers)?;
+        }
+        Ok(trust)
+    }
+}
+
+/// What tells that the directory changed: each file's path, size and time.
+pub type Stamp = Vec<(PathBuf, u64, Option<SystemTime>)>;
+
+/// The present stamp of a trust directory; empty where it cannot be read.
+#[must_use]
+pub fn stamp(dir: &Path) -> Stamp {
+    let mut stamp = Stamp::new();
+    let mut dirs = vec![dir.join("signers")];
+    dirs.extend(entries(&dir.join("ek")).unwrap_or_default());
+    for path in dirs.iter().flat_map(|dir| entries(dir).unwrap_or_default()) {
+        if let Ok(metadata) = std::fs::metadata(&path) {
+            stamp.push((path, metadata.len(), metadata.modified().ok()));
+        }
+    }
+    stamp
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Path and content.
+    type Files<'f> = &'f [(&'f str, &'f [u8])];
+
+    #[test]
+    fn a_directory_is_used_whole_or_refused_by_name() {
+        let root = include_bytes!("../../attest/testdata/recorded/swtpm-localca-rootca-cert.pem");
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let other = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
+        let (key, other) = (key.public_key_pem(), other.public_key_pem());
+        let rows: [(&str, Files<'_>, Option<&str>); 6] = [
+            ("nothing", &[], None),
+            ("honest", &[("ek/simulated/ca.pem", root), ("signers/ann.pem", key.as_bytes())], None),
+            ("unknown class", &[("ek/genuine/ca.pem", root)], Some("ek/genuine is not a class")),
+            ("unverified is no class of roots", &[("ek/unverified/ca.pem", root)], Some("is not a class")),
+            ("no certificate", &[("ek/hardware/ca.pem", b"x")], Some("ek/hardware/ca.pem: neither PEM")),
+            ("other curve", &[("signers/ann.pem", other.as_bytes())], Some("signers/ann.pem holds no P-256")),
+        ];
+        for (name, files, expect) in rows {
+            let dir = tempfile::tempdir().unwrap();
+            for (path, bytes) in files {
+                let path = dir.path().join(path);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(path, bytes).unwrap();
+            }
+            match (Trust::load(dir.path(), &[]), expect) {
+                (Ok(trust), None) => assert_eq!(trust.signers.iter().count(), usize::from(name == "honest")),
+                (Err(error), Some(part)) => assert!(error.to_string().contains(part), "{name}: {error}"),
+                (got, want) => panic!("{name}: {got:?}, expected {want:?}"),
+            }
+            assert_eq!(stamp(dir.path()).len(), files.len());
+        }
+    }
+}
