@@ -1,0 +1,198 @@
+//! `hostmark inspect`: what a file of evidence says. Nothing is proven here: there is no quote.
+
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use hostmark_attest::digest::{Digest, HashAlg};
+use hostmark_attest::finding::{Finding, Findings, one_line};
+use hostmark_attest::host_log::{Event, HostLog, LOG_MAX as HOST_LOG_MAX};
+use hostmark_attest::{boot_log, ima};
+use serde::Serialize;
+
+use super::answer::Answer;
+use super::failure::Failure;
+use super::show::{Style, facts};
+use super::{Outcome, input};
+
+/// `hostmark inspect …`
+#[derive(Debug, Subcommand)]
+pub(super) enum Inspect {
+    /// The firmware's log (binary_bios_measurements): events, replayed PCRs, Secure Boot. -v lists every event.
+    BootLog {
+        /// The log; `-` is standard input.
+        file: PathBuf,
+    },
+    /// IMA's list (binary_runtime_measurements or ascii_runtime_measurements).
+    Ima {
+        /// The list; `-` is standard input.
+        file: PathBuf,
+    },
+    /// A host log (TCG Canonical Event Log, JSON). -v lists every event.
+    Cel {
+        /// The log; `-` is standard input.
+        file: PathBuf,
+    },
+}
+
+impl Inspect {
+    pub(super) fn run(self, style: Style) -> Outcome {
+        match self {
+            Self::BootLog { file } => boot_log(&file, style),
+            Self::Ima { file } => ima(&file, style),
+            Self::Cel { file } => cel(&file, style),
+        }
+    }
+}
+
+fn boot_log(file: &Path, style: Style) -> Outcome {
+    let bytes = input::read(file, "a boot log", boot_log::LOG_MAX)?;
+    let look = if style.verbose { boot_log::list_events } else { boot_log::inspect };
+    let seen = look(&bytes).map_err(|error| Failure::malformed(&name(file), &error))?;
+    let mut text = facts([
+        ("format", seen.format.to_owned()),
+        ("events", seen.events.to_string()),
+        ("secure boot", seen.secure_boot.name().to_owned()),
+    ]);
+    let rows = seen.banks.iter().flat_map(|(bank, values)| {
+        values.iter().map(|(index, value)| vec![(*bank).into(), index.to_string().into(), value.clone().into()])
+    });
+    text += &format!("\n{}", style.table(&["bank", "pcr", "replayed value"], rows));
+    if let Some(list) = &seen.event_list {
+        let rows = list.iter().map(|event| {
+            vec![
+                event.index.to_string().into(),
+                event.pcr.to_string().into(),
+                event.event_type.as_str().into(),
+                event.size.to_string().into(),
+                event.authenticated.into(),
+                event.summary.as_str().into(),
+            ]
+        });
+        text += &format!("\n{}", style.table(&["event", "pcr", "type", "bytes", "data", "summary"], rows));
+    }
+    text += &findings(style, &seen.findings);
+    Answer::new(&seen, text)
+}
+
+fn ima(file: &Path, style: Style) -> Outcome {
+    let bytes = input::read(file, "an IMA list", ima::parse::LIST_MAX)?;
+    let seen = ima::inspect(&bytes).map_err(|error| Failure::malformed(&name(file), &error))?;
+    let templates: Vec<String> = seen.templates.iter().map(|(name, count)| format!("{name} {count}")).collect();
+    let mut text = facts([
+        ("entries", seen.entries.to_string()),
+        ("templates", templates.join(", ")),
+        ("violations", seen.violations.to_string()),
+        ("PCR 10 sha1", seen.pcr10.sha1.clone()),
+        ("PCR 10 sha256", seen.pcr10.sha256.clone()),
+    ]);
+    text += &findings(style, &seen.findings);
+    Answer::new(&seen, text)
+}
+
+/// The JSON of `inspect cel`.
+#[derive(Debug, Serialize)]
+struct HostLogView {
+    format: &'static str,
+    events: usize,
+    /// The PCR that the records name; absent when there is none.
+    pcr: Option<u8>,
+    /// That PCR's value when it starts at zero, in hex.
+    replayed: Replayed,
+    /// The last engine manifest's digest, in hex.
+    last_manifest: Option<String>,
+    findings: Findings,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event_list: Option<Vec<EventView>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Replayed {
+    sha256: String,
+}
+
+#[derive(Debug, Serialize)]
+struct EventView {
+    recnum: usize,
+    event: String,
+    digest: String,
+    detail: String,
+}
+
+fn cel(file: &Path, style: Style) -> Outcome {
+    let bytes = input::read(file, "a host log", HOST_LOG_MAX)?;
+    let log = HostLog::parse(&bytes).map_err(|error| Failure::malformed(&name(file), &error))?;
+    let list: Vec<EventView> = log
+        .records()
+        .iter()
+        .enumerate()
+        .map(|(recnum, record)| {
+            let (event, detail) = match record.event() {
+                Event::Boot { boot_id, hostd } => ("boot".to_owned(), format!("boot id {boot_id}, hostd {hostd}")),
+                Event::Manifest { sha256 } => ("manifest".to_owned(), hex::encode(sha256)),
+                Event::Unknown { kind } => (kind, "unknown to this release".to_owned()),
+                _ => (String::new(), String::new()),
+            };
+            EventView {
+                recnum,
+                event: one_line(&event),
+                digest: hex::encode(record.digest()),
+                detail: one_line(&detail),
+            }
+        })
+        .collect();
+    let last_manifest = log.records().iter().rev().find_map(|record| match record.event() {
+        Event::Manifest { sha256 } => Some(hex::encode(sha256)),
+        _ => None,
+    });
+    let replayed = log.replay(Digest::zero(HashAlg::Sha256)).to_string();
+    let mut noted = Findings::new();
+    let first = log.records().first().map(hostmark_attest::host_log::Record::event);
+    if !matches!(first, Some(Event::Boot { .. })) {
+        noted.push(
+            Finding::warning("host-log.first-record", "the log does not begin with the event that binds a boot")
+                .expected("boot")
+                .found(list.first().map_or("no record", |one| one.event.as_str())),
+        );
+    }
+    let text = facts([
+        ("format", "cel-json".to_owned()),
+        ("events", list.len().to_string()),
+        ("PCR", log.pcr().map_or_else(|| "none".to_owned(), |pcr| pcr.to_string())),
+        ("from zero", replayed.clone()),
+        ("last manifest", last_manifest.clone().unwrap_or_else(|| "none".to_owned())),
+    ]);
+    let mut text = text;
+    if style.verbose {
+        let rows = list.iter().map(|one| {
+            vec![
+                one.recnum.to_string().into(),
+                one.event.as_str().into(),
+                one.digest.as_str().into(),
+                one.detail.as_str().into(),
+            ]
+        });
+        text += &format!("\n{}", style.table(&["record", "event", "digest", "content"], rows));
+    }
+    text += &findings(style, &noted);
+    let view = HostLogView {
+        format: "cel-json",
+        events: list.len(),
+        pcr: log.pcr(),
+        replayed: Replayed { sha256: replayed },
+        last_manifest,
+        findings: noted,
+        event_list: style.verbose.then_some(list),
+    };
+    Answer::new(&view, text)
+}
+
+fn findings(style: Style, findings: &Findings) -> String {
+    if findings.as_slice().is_empty() {
+        return String::new();
+    }
+    format!("\n{}", style.findings(findings.as_slice()))
+}
+
+fn name(file: &Path) -> String {
+    file.display().to_string()
+}

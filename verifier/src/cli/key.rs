@@ -1,0 +1,138 @@
+//! `hostmark key`: an operator's offline signing key (ES256), for policies, references and tags.
+//!
+//! The private half never leaves its file and is never sent anywhere; the public half goes to `trust/signers/` of the verifier.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use hostmark_attest::jws::{Signer as _, SoftwareKey};
+use rustls_pki_types::PrivatePkcs8KeyDer;
+use rustls_pki_types::pem::PemObject as _;
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use super::answer::Answer;
+use super::failure::Failure;
+use super::show::facts;
+use super::{Outcome, Style, input};
+use crate::keys::Jwk;
+
+/// `hostmark key …`
+#[derive(Debug, Subcommand)]
+pub(super) enum Key {
+    /// Make a signing key: FILE (PKCS#8 PEM, mode 0600) and FILE.pub (the public half, PEM).
+    Create {
+        /// The new file. An existing one is never overwritten.
+        file: PathBuf,
+    },
+    /// Show the public half of a signing key.
+    Show {
+        /// The private key.
+        file: PathBuf,
+    },
+}
+
+impl Key {
+    pub(super) fn run(self, _style: Style) -> Outcome {
+        match self {
+            Self::Create { file } => create(&file),
+            Self::Show { file } => {
+                let (key, public) = load(&file)?;
+                view(&file, None, &key, &public)
+            }
+        }
+    }
+}
+
+/// The JSON of `key create` and `key show`.
+#[derive(Debug, Serialize)]
+struct KeyView<'a> {
+    file: &'a Path,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    public_file: Option<&'a Path>,
+    kid: &'a str,
+    public_jwk: Jwk,
+    public_pem: &'a str,
+}
+
+fn create(file: &Path) -> Outcome {
+    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)
+        .map_err(|error| Failure::unusable(format!("no key could be generated: {error}")))?;
+    let key = SoftwareKey::from_pkcs8(&pair.serialize_der())
+        .ok_or_else(|| Failure::unusable("the generated key cannot be read back: nothing was written"))?;
+    let public = pair.public_key_pem();
+    let public_file = PathBuf::from([file.as_os_str(), std::ffi::OsStr::new(".pub")].concat_os());
+    if public_file.exists() {
+        return Err(Failure::unusable(format!("{}: exists: name another file", public_file.display())));
+    }
+    write_new(file, 0o600, Zeroizing::new(pair.serialize_pem()).as_bytes())?;
+    write_new(&public_file, 0o644, public.as_bytes())?;
+    view(file, Some(&public_file), &key, &public)
+}
+
+/// Joins parts of a path without going through UTF-8.
+trait ConcatOs {
+    fn concat_os(&self) -> std::ffi::OsString;
+}
+
+impl ConcatOs for [&std::ffi::OsStr; 2] {
+    fn concat_os(&self) -> std::ffi::OsString {
+        let mut out = std::ffi::OsString::new();
+        self.iter().for_each(|part| out.push(part));
+        out
+    }
+}
+
+fn view(file: &Path, public_file: Option<&Path>, key: &SoftwareKey, public: &str) -> Outcome {
+    let jwk = Jwk::of(key, "operator");
+    let json = serde_json::to_string(&jwk).unwrap_or_default();
+    let mut rows = vec![("key", file.display().to_string())];
+    rows.extend(public_file.map(|path| ("public half", path.display().to_string())));
+    rows.extend([("key id", key.kid().to_owned()), ("JWK", json)]);
+    let mut text = facts(rows);
+    if let Some(path) = public_file {
+        text += &format!(
+            "\nKeep the key offline. To trust it, put {} into the verifier's trust/signers/ as a .pem file.\n",
+            path.display()
+        );
+    } else {
+        text += &format!("\n{public}");
+    }
+    Answer::new(&KeyView { file, public_file, kid: key.kid(), public_jwk: jwk, public_pem: public }, text)
+}
+
+fn write_new(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Failure> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(|error| {
+        if error.kind() == std::io::ErrorKind::AlreadyExists {
+            Failure::unusable(format!("{}: exists, and a key is never overwritten: name another file", path.display()))
+        } else {
+            Failure::io(path, &error)
+        }
+    })?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(|error| Failure::io(path, &error))
+}
+
+/// Loads an operator's signing key, and its public half in PEM. A key that others may read is refused.
+pub(super) fn load(path: &Path) -> Result<(SoftwareKey, String), Failure> {
+    let pem = Zeroizing::new(input::read_text(path, "a private key", input::SMALL_MAX)?);
+    let mode = std::fs::metadata(path).map(|data| data.mode() & 0o777).unwrap_or(0);
+    if mode & 0o077 != 0 {
+        return Err(Failure::unusable(format!(
+            "{0}: has mode {mode:03o}, so others can sign with it: chmod 600 {0}, and make a new key if they could read it",
+            path.display()
+        )));
+    }
+    let wrong = || {
+        Failure::unusable(format!(
+            "{}: at byte 0: not a P-256 private key in PKCS#8 PEM: make one with `hostmark key create`",
+            path.display()
+        ))
+    };
+    let der = PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| wrong())?;
+    let key = SoftwareKey::from_pkcs8(der.secret_pkcs8_der()).ok_or_else(wrong)?;
+    let pair = rcgen::KeyPair::from_pem_and_sign_algo(&pem, &rcgen::PKCS_ECDSA_P256_SHA256).map_err(|_| wrong())?;
+    Ok((key, pair.public_key_pem()))
+}

@@ -1,0 +1,346 @@
+//! `hostmark policy`: checks, compares and signs appraisal policies, admission policies and pools before they are published.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use hostmark_attest::admission::AdmissionPolicy;
+use hostmark_attest::jws::{Signer as _, sign_detached};
+use hostmark_attest::label::Levels;
+use hostmark_attest::policy::{AppraisalPolicy, POLICY, REFERENCES, References, parse_toml};
+use hostmark_attest::pool::Pool;
+use serde::Serialize;
+
+use super::answer::Answer;
+use super::failure::{Exit, Failure, one_line};
+use super::show::{Cell, Mood, Style, facts};
+use super::toml_diff::{Change, diff};
+use super::{Outcome, input, key};
+use crate::files::write_atomic;
+
+/// `hostmark policy …`
+#[derive(Debug, Subcommand)]
+pub(super) enum Policy {
+    /// Check files, or whole directories with pools/, admission/, appraisal/ and references/.
+    Check {
+        /// Files or directories.
+        #[arg(required = true, value_name = "PATH")]
+        paths: Vec<PathBuf>,
+        /// Sensitivity levels, lowest first.
+        #[arg(long, value_delimiter = ',', value_name = "LEVEL,LEVEL…")]
+        levels: Option<Vec<String>>,
+    },
+    /// Compare two files of one kind. Exit 1 when they differ.
+    Diff {
+        /// The file before.
+        before: PathBuf,
+        /// The file after.
+        after: PathBuf,
+    },
+    /// Sign a file: writes FILE.sig, a detached signature over the file's exact bytes.
+    Sign {
+        /// The file; it is checked first.
+        file: PathBuf,
+        /// The operator's signing key (hostmark key create).
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+    },
+}
+
+impl Policy {
+    pub(super) fn run(self, style: Style) -> Outcome {
+        match self {
+            Self::Check { paths, levels } => check(&paths, &levels.map_or_else(Levels::default, Levels::new), style),
+            Self::Diff { before, after } => {
+                let (old, new) = (Document::load(&before)?, Document::load(&after)?);
+                if old.kind != new.kind {
+                    return Err(Failure::unusable(format!(
+                        "{} is a file of {} and {} one of {}: compare files of one kind",
+                        old.path,
+                        old.kind.name(),
+                        new.path,
+                        new.kind.name()
+                    )));
+                }
+                compare(&old, &new, style)
+            }
+            Self::Sign { file, key } => {
+                let document = Document::load(&file)?;
+                if document.kind == Kind::References {
+                    return Err(Failure::unusable(format!(
+                        "{}: holds reference values: sign it with `hostmark refs sign`",
+                        document.path
+                    )));
+                }
+                sign(&file, &document, &key)
+            }
+        }
+    }
+}
+
+/// What a file is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Kind {
+    Pool,
+    Admission,
+    Appraisal,
+    References,
+}
+
+impl Kind {
+    const ALL: [Self; 4] = [Self::Pool, Self::Admission, Self::Appraisal, Self::References];
+
+    /// The directory below /etc/hostmark.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Pool => "pools",
+            Self::Admission => "admission",
+            Self::Appraisal => "appraisal",
+            Self::References => "references",
+        }
+    }
+
+    /// A key that every file of this kind has, and no file of another.
+    const fn mark(self) -> &'static str {
+        match self {
+            Self::Pool => "lease",
+            Self::Admission => "requires_appraisal",
+            Self::Appraisal => "pcrs",
+            Self::References => "window",
+        }
+    }
+}
+
+/// A policy file, read and valid.
+#[derive(Debug)]
+pub(super) struct Document {
+    pub(super) path: String,
+    pub(super) name: String,
+    pub(super) kind: Kind,
+    pub(super) version: Option<u64>,
+    pub(super) text: String,
+    pub(super) table: toml::Table,
+}
+
+impl Document {
+    /// Reads and checks a file with the default levels.
+    pub(super) fn load(path: &Path) -> Result<Self, Failure> {
+        Self::load_with(path, &Levels::default())
+    }
+
+    fn load_with(path: &Path, levels: &Levels) -> Result<Self, Failure> {
+        let shown = path.display().to_string();
+        let text = input::read_text(path, "a policy file", input::REFERENCES_MAX)?;
+        let table: toml::Table = parse_toml(&shown, &text).map_err(|error| Failure::policy(&shown, &error))?;
+        let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
+        let kind = kind_of(path, &table).ok_or_else(|| {
+            Failure::unusable(format!(
+                "{shown}: cannot tell what it is: a pool has `lease`, an admission policy `requires_appraisal`, an \
+                 appraisal policy `pcrs`, reference values [[window]]"
+            ))
+        })?;
+        if kind != Kind::References && text.len() > input::POLICY_MAX {
+            return Err(Failure::unusable(format!(
+                "{shown}: at byte {0}: the file goes on, and a policy has at most {0} bytes",
+                input::POLICY_MAX
+            )));
+        }
+        let version = match kind {
+            Kind::Pool => Pool::parse(&name, &text, levels).map(|_| None),
+            Kind::Admission => AdmissionPolicy::parse(&name, &text).map(|_| None),
+            Kind::Appraisal => AppraisalPolicy::parse(&name, &text).map(|policy| Some(policy.version())),
+            Kind::References => References::parse(&name, &text).map(|bundle| Some(bundle.version())),
+        }
+        .map_err(|error| Failure::policy(&shown, &error))?;
+        Ok(Self { path: shown, name, kind, version, text, table })
+    }
+
+    fn strings(&self, key: &str) -> Vec<String> {
+        match self.table.get(key) {
+            Some(toml::Value::String(one)) => vec![one.clone()],
+            Some(toml::Value::Array(list)) => list.iter().filter_map(|one| one.as_str().map(str::to_owned)).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The names that it uses of other files.
+    fn needs(&self) -> Vec<(Kind, String)> {
+        let (kind, key) = match self.kind {
+            Kind::Pool => (Kind::Admission, "admission"),
+            Kind::Admission => (Kind::Appraisal, "requires_appraisal"),
+            Kind::Appraisal => (Kind::References, "references"),
+            Kind::References => return Vec::new(),
+        };
+        self.strings(key).into_iter().map(|name| (kind, name)).collect()
+    }
+}
+
+/// By the directory it lies in, else by a key that only its kind has.
+fn kind_of(path: &Path, table: &toml::Table) -> Option<Kind> {
+    let folder = path.parent().and_then(Path::file_name).and_then(|name| name.to_str()).unwrap_or_default();
+    let by_folder = Kind::ALL.into_iter().find(|kind| kind.name() == folder);
+    by_folder.or_else(|| Kind::ALL.into_iter().find(|kind| table.contains_key(kind.mark())))
+}
+
+/// One row of `policy check`.
+#[derive(Debug, Serialize)]
+struct Checked {
+    file: String,
+    kind: Option<Kind>,
+    version: Option<u64>,
+    valid: bool,
+    problem: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct CheckView {
+    valid: bool,
+    files: Vec<Checked>,
+    /// Names that one of the files uses and none of the others has, where files of that kind were given.
+    unresolved: Vec<String>,
+}
+
+fn check(paths: &[PathBuf], levels: &Levels, style: Style) -> Outcome {
+    let mut files = Vec::new();
+    for path in paths {
+        if path.is_dir() { expand(path, &mut files)? } else { files.push(path.clone()) }
+    }
+    let mut checked = Vec::new();
+    let mut good: Vec<Document> = Vec::new();
+    for path in &files {
+        let file = path.display().to_string();
+        match Document::load_with(path, levels) {
+            Ok(document) => {
+                let (kind, version) = (Some(document.kind), document.version);
+                checked.push(Checked { file, kind, version, valid: true, problem: None });
+                good.push(document);
+            }
+            Err(failure) => {
+                failure.print();
+                let problem = Some(failure.message().to_owned());
+                checked.push(Checked { file, kind: None, version: None, valid: false, problem });
+            }
+        }
+    }
+    let names: BTreeMap<Kind, Vec<&str>> = good.iter().fold(BTreeMap::new(), |mut names, one| {
+        names.entry(one.kind).or_insert_with(Vec::new).push(one.name.as_str());
+        names
+    });
+    let mut unresolved = Vec::new();
+    for document in &good {
+        for (kind, name) in document.needs() {
+            if names.get(&kind).is_some_and(|known| !known.contains(&name.as_str())) {
+                unresolved.push(format!(
+                    "{}: names {}/{name}.toml, which is not among these files",
+                    document.path,
+                    kind.name()
+                ));
+            }
+        }
+    }
+    let rows = checked.iter().map(|one| {
+        let verdict = if one.valid { Cell::mood(Mood::Good, "valid") } else { Cell::mood(Mood::Bad, "invalid") };
+        let version = one.version.map(|version| version.to_string()).unwrap_or_default();
+        vec![one.file.as_str().into(), one.kind.map_or("", Kind::name).into(), version.into(), verdict]
+    });
+    let mut text = style.table(&["file", "kind", "version", ""], rows);
+    for line in &unresolved {
+        text += &format!("{}  {}\n", style.paint(Mood::Careful, "warning"), one_line(line));
+    }
+    let valid = checked.iter().all(|one| one.valid);
+    let answer = Answer::new(&CheckView { valid, files: checked, unresolved }, text)?;
+    Ok(if valid { answer } else { answer.exit(Exit::Unusable) })
+}
+
+/// The TOML files of a configuration directory, or of one of its four parts.
+fn expand(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
+    let before = files.len();
+    let parts: Vec<PathBuf> =
+        Kind::ALL.iter().map(|kind| folder.join(kind.name())).filter(|path| path.is_dir()).collect();
+    let parts = if parts.is_empty() { vec![folder.to_owned()] } else { parts };
+    for part in parts {
+        let list = std::fs::read_dir(&part).map_err(|error| Failure::io(&part, &error))?;
+        let mut found: Vec<PathBuf> = list.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
+        found.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+        found.sort();
+        files.append(&mut found);
+    }
+    if files.len() == before {
+        return Err(Failure::unusable(format!("{}: holds no .toml file", folder.display())));
+    }
+    Ok(())
+}
+
+#[derive(Debug, Serialize)]
+struct DiffView<'a> {
+    kind: Kind,
+    before: &'a str,
+    after: &'a str,
+    changes: Vec<Change>,
+}
+
+/// The answer of `policy diff` and `refs diff`: exit 1 when anything differs.
+pub(super) fn compare(before: &Document, after: &Document, style: Style) -> Outcome {
+    let changes = diff(&before.table, &after.table);
+    let mut text = String::new();
+    for change in &changes {
+        text += &format!("{}\n", one_line(&change.key));
+        for (mood, sign, values) in [(Mood::Bad, '-', &change.removed), (Mood::Good, '+', &change.added)] {
+            for value in values {
+                text += &format!("  {}\n", style.paint(mood, &format!("{sign} {}", one_line(value))));
+            }
+        }
+    }
+    text += &match changes.len() {
+        0 => "no difference\n".to_owned(),
+        1 => "1 key differs\n".to_owned(),
+        many => format!("{many} keys differ\n"),
+    };
+    let pending = !changes.is_empty();
+    let view = DiffView { kind: before.kind, before: &before.path, after: &after.path, changes };
+    Ok(Answer::new(&view, text)?.refused_if(pending))
+}
+
+#[derive(Debug, Serialize)]
+struct SignView<'a> {
+    file: &'a str,
+    signature_file: PathBuf,
+    kid: &'a str,
+    typ: &'a str,
+}
+
+/// Signs a checked file and writes the signature beside it.
+pub(super) fn sign(path: &Path, document: &Document, key_file: &Path) -> Outcome {
+    let (signer, _) = key::load(key_file)?;
+    let purpose = if document.kind == Kind::References { REFERENCES } else { POLICY };
+    let token = sign_detached(&purpose, document.text.as_bytes(), &signer)
+        .map_err(|error| Failure::unusable(format!("{}: {error}", key_file.display())))?;
+    let signature_file = signature_path(path);
+    write_beside(&signature_file, format!("{token}\n").as_bytes())?;
+    let text = facts([
+        ("signed", document.path.clone()),
+        ("signature", signature_file.display().to_string()),
+        ("by key", signer.kid().to_owned()),
+    ]);
+    let view = SignView { file: &document.path, signature_file, kid: signer.kid(), typ: purpose.typ };
+    Answer::new(&view, text)
+}
+
+/// `FILE.sig`.
+pub(super) fn signature_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".sig");
+    PathBuf::from(name)
+}
+
+/// Writes a public file whole or not at all.
+pub(super) fn write_beside(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    // A bare file name has the empty path as its parent, which nothing can open.
+    let path = if path.parent().is_some_and(|parent| parent.as_os_str().is_empty()) {
+        Path::new(".").join(path)
+    } else {
+        path.to_owned()
+    };
+    write_atomic(&path, 0o644, bytes).map_err(|error| Failure::io(&path, &error))
+}

@@ -1,0 +1,135 @@
+//! `hostmark refs`: reference values, captured from a machine that is known to be good, compared, and signed.
+//!
+//! A capture proves nothing by itself: a person reviews it and signs it. No host is judged by a capture of its own evidence.
+
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use hostmark_attest::boot_log::{self, BootLog};
+use hostmark_attest::digest::HashAlg;
+use hostmark_attest::ima::{ImaLog, parse::LIST_MAX as IMA_MAX};
+use hostmark_attest::manifest::{BYTES_MAX as MANIFEST_MAX, EngineManifest};
+use hostmark_attest::policy::capture::{Capture, capture};
+
+use super::answer::Answer;
+use super::failure::Failure;
+use super::policy::{Document, Kind, compare, sign, write_beside};
+use super::show::{Style, facts};
+use super::{Outcome, input};
+
+/// `hostmark refs …`
+#[derive(Debug, Subcommand)]
+pub(super) enum Refs {
+    /// Make reference values from the logs of a machine that is known to be good.
+    #[command(group(clap::ArgGroup::new("source").required(true).multiple(true)))]
+    Capture {
+        /// Its boot log (binary_bios_measurements).
+        #[arg(long, value_name = "FILE", group = "source")]
+        boot_log: Option<PathBuf>,
+        /// Its IMA list.
+        #[arg(long, value_name = "FILE", group = "source")]
+        ima: Option<PathBuf>,
+        /// An engine manifest (hostd measure); each one is an acceptable state.
+        #[arg(long, value_name = "FILE", group = "source")]
+        manifest: Vec<PathBuf>,
+        /// The bundle's version; it must grow with each publication.
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        version: u64,
+        /// Write here instead of standard output.
+        #[arg(short = 'o', long = "out", value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Compare two bundles. Exit 1 when they differ.
+    Diff {
+        /// The bundle before.
+        before: PathBuf,
+        /// The bundle after.
+        after: PathBuf,
+    },
+    /// Sign a bundle: writes FILE.sig, a detached signature over the file's exact bytes.
+    Sign {
+        /// The bundle; it is checked first.
+        file: PathBuf,
+        /// The operator's signing key (hostmark key create).
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+    },
+}
+
+impl Refs {
+    pub(super) fn run(self, style: Style) -> Outcome {
+        match self {
+            Self::Capture { boot_log, ima, manifest, version, out } => {
+                let sources = Sources::read(boot_log.as_deref(), ima.as_deref(), &manifest)?;
+                sources.capture(version, out.as_deref())
+            }
+            Self::Diff { before, after } => compare(&load(&before)?, &load(&after)?, style),
+            Self::Sign { file, key } => sign(&file, &load(&file)?, &key),
+        }
+    }
+}
+
+fn load(path: &Path) -> Result<Document, Failure> {
+    let document = Document::load(path)?;
+    if document.kind == Kind::References {
+        return Ok(document);
+    }
+    Err(Failure::unusable(format!(
+        "{}: is a file of {}, not of reference values: use `hostmark policy`",
+        document.path,
+        document.kind.name()
+    )))
+}
+
+/// The files of a capture, each parsed once alone so that an error names its file.
+#[derive(Debug, Default)]
+struct Sources {
+    boot_log: Vec<u8>,
+    ima: Vec<u8>,
+    manifests: Vec<Vec<u8>>,
+}
+
+impl Sources {
+    fn read(boot_log: Option<&Path>, ima: Option<&Path>, manifests: &[PathBuf]) -> Result<Self, Failure> {
+        let mut sources = Self::default();
+        let shown = |path: &Path| path.display().to_string();
+        if let Some(path) = boot_log {
+            sources.boot_log = input::read(path, "a boot log", boot_log::LOG_MAX)?;
+            let log = BootLog::parse(&sources.boot_log).map_err(|error| Failure::malformed(&shown(path), &error))?;
+            if !log.banks().any(|bank| bank == HashAlg::Sha256) {
+                return Err(Failure::unusable(format!(
+                    "{}: has no SHA-256 bank, and no weaker one proves anything: enable it in the firmware",
+                    path.display()
+                )));
+            }
+        }
+        if let Some(path) = ima {
+            sources.ima = input::read(path, "an IMA list", IMA_MAX)?;
+            ImaLog::parse(&sources.ima).map_err(|error| Failure::malformed(&shown(path), &error))?;
+        }
+        for path in manifests {
+            let bytes = input::read(path, "an engine manifest", MANIFEST_MAX)?;
+            EngineManifest::parse(&bytes).map_err(|error| Failure::malformed(&shown(path), &error))?;
+            sources.manifests.push(bytes);
+        }
+        Ok(sources)
+    }
+
+    fn capture(&self, version: u64, out: Option<&Path>) -> Outcome {
+        let manifests: Vec<&[u8]> = self.manifests.iter().map(Vec::as_slice).collect();
+        let from = Capture { boot_log: &self.boot_log, ima: &self.ima, manifests: &manifests };
+        let text = capture(&from, version).map_err(|error| Failure::unusable(error.to_string()))?;
+        let bundle: toml::Table = toml::from_str(&text)
+            .map_err(|error| Failure::unusable(format!("the bundle cannot be read back: {error}")))?;
+        let Some(path) = out else {
+            return Ok(Answer::new(&bundle, text)?.product());
+        };
+        write_beside(path, text.as_bytes())?;
+        let message = facts([
+            ("written", path.display().to_string()),
+            ("version", version.to_string()),
+            ("next", format!("review it, then: hostmark refs sign {} --key KEY", path.display())),
+        ]);
+        Answer::new(&bundle, message)
+    }
+}
