@@ -178,6 +178,7 @@ impl Config {
         let (here, usual) = (&self.source, Source::default());
         let rows = [
             ("root", here.root != usual.root || self.engines.root != usual.root),
+            ("engines", self.engines.looks_elsewhere()),
             ("boot-log", here.boot_log != usual.boot_log),
             ("ima", here.ima != usual.ima),
             ("run-dir", here.run_dir != usual.run_dir),

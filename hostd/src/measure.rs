@@ -7,21 +7,11 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use hostmark_attest::finding::one_line;
 use hostmark_attest::manifest::{EngineManifest, EngineState, FileState};
 
 use crate::engines::{DigestCache, EnginesConfig, measure};
-
-/// How results are printed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub enum MeasureOutput {
-    /// For a person.
-    #[default]
-    Table,
-    /// The manifest's canonical bytes, without a line end: their SHA-256 is what the host log holds.
-    Json,
-}
 
 /// Arguments of `hostd measure`.
 #[derive(Debug, Clone, Default, Args)]
@@ -29,14 +19,11 @@ pub struct MeasureArgs {
     /// Measure this directory as if it were `/`: no running daemon, no live setting.
     #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,
-    /// Table or JSON.
-    #[arg(long, value_enum, default_value_t)]
-    pub output: MeasureOutput,
 }
 
-/// Measures and prints. Exit codes: 0 all was measured, 4 something could not be, 2 the configuration is unusable.
+/// Measures and prints: a table, or the manifest's canonical bytes without a line end. Exit codes: 0 all was measured, 4 something could not be, 2 the configuration is unusable.
 #[must_use]
-pub fn run_measure(args: &MeasureArgs, config: &EnginesConfig) -> ExitCode {
+pub fn run_measure(args: &MeasureArgs, config: &EnginesConfig, json: bool) -> ExitCode {
     let config = match &args.root {
         Some(root) => EnginesConfig { enabled: config.enabled.clone(), ..EnginesConfig::of_root(root) },
         None => config.clone(),
@@ -56,10 +43,7 @@ pub fn run_measure(args: &MeasureArgs, config: &EnginesConfig) -> ExitCode {
     }
     let manifest = measure(&config, &mut DigestCache::default()).manifest;
     let bytes = manifest.to_canonical();
-    let out = match args.output {
-        MeasureOutput::Json => bytes,
-        MeasureOutput::Table => table(&manifest, &bytes).into_bytes(),
-    };
+    let out = if json { bytes } else { table(&manifest, &bytes).into_bytes() };
     if std::io::stdout().write_all(&out).is_err() {
         return ExitCode::from(3);
     }

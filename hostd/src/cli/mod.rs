@@ -3,6 +3,7 @@
 //! SURFACE: exit codes are the same everywhere, tables by default, `--output json`, progress on a terminal only.
 
 mod doctor;
+mod measure;
 mod provision;
 
 use std::path::{Path, PathBuf};
@@ -166,6 +167,8 @@ enum Command {
     Provision(provision::Args),
     /// Look for what stands in the way, and say how to mend it.
     Doctor(doctor::Args),
+    /// Show what of the container engines would be stated in a round; asks no TPM.
+    Measure(hostmark_hostd::measure::MeasureArgs),
 }
 
 /// Parses the command line, runs, prints a failure.
@@ -183,6 +186,10 @@ pub(crate) fn main() -> ExitCode {
     let outcome = match &cli.command {
         Command::Provision(args) => provision::run(&cli.common, args),
         Command::Doctor(args) => doctor::run(&cli.common, args),
+        Command::Measure(args) => match measure::run(&cli.common, args) {
+            Ok(code) => return code,
+            Err(failure) => Err(failure),
+        },
     };
     match outcome {
         Ok(exit) => exit.into(),

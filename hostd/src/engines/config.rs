@@ -78,6 +78,14 @@ impl EnginesConfig {
         self.docker_socket.clone().or_else(|| self.root_is_default().then(|| PathBuf::from("/run/docker.sock")))
     }
 
+    /// Whether running daemons or their interface are looked for elsewhere than on a real host.
+    #[must_use]
+    pub fn looks_elsewhere(&self) -> bool {
+        let usual = Self::default();
+        (self.processes, &self.pid_files, &self.docker_socket)
+            != (usual.processes, &usual.pid_files, &usual.docker_socket)
+    }
+
     /// Names in `enabled` that no engine has.
     #[must_use]
     pub fn unknown_engines(&self) -> Vec<&str> {
