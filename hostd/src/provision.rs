@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hostmark_attest::digest::sha256;
+use hostmark_attest::tpm::public::Public;
 use hostmark_attest::wire::{
     Activation, B64, DOMAIN_QUOTE, DOMAIN_TLS, EnrolmentChallenge, EnrolmentOutcome, EnrolmentPoll, EnrolmentRequest,
     HostIdentity, Nonce, Renewal, RenewalChallenge, RenewalRequest,
@@ -82,6 +83,7 @@ struct Pending {
     verifier: String,
     ca: B64,
     enrolment: String,
+    ek_id: String,
     /// The activation's secret: whoever has it may fetch a certificate that is useless without the TPM.
     secret: B64,
 }
@@ -95,6 +97,8 @@ pub enum Progress {
     Pending {
         /// The enrolment's id.
         enrolment: String,
+        /// By what the approver knows this machine's TPM: SHA-256 of the EK's SubjectPublicKeyInfo.
+        ek_id: String,
         /// Ask again after this time.
         retry: Duration,
     },
@@ -222,6 +226,8 @@ async fn enrol(tpm: &Tpm, client: &Client, request: &Request<'_>) -> Result<Prog
         other => other?,
     };
     let ek = tpm.ek(Some(keys.ek))?;
+    let ek_id =
+        Public::parse(&ek.public).ok().and_then(|public| public.key().id()).map(hex::encode).unwrap_or_default();
     let ask = EnrolmentRequest {
         ek_public: B64(ek.public),
         ek_certificate: ek.certificate.map(B64),
@@ -242,6 +248,7 @@ async fn enrol(tpm: &Tpm, client: &Client, request: &Request<'_>) -> Result<Prog
         verifier: request.verifier.to_owned(),
         ca: B64(client.pinned_ca().unwrap_or_default()),
         enrolment: challenge.enrolment,
+        ek_id,
         secret: activation.secret.clone(),
     };
     // Kept before it is sent: if the answer is lost, polling finds the enrolment again.
@@ -279,10 +286,10 @@ fn finish(
         }
         EnrolmentOutcome::Pending { retry_in_ms } => {
             let retry = Duration::from_millis(retry_in_ms).clamp(PAUSE.0, PAUSE.1);
-            Ok(Progress::Pending { enrolment: pending.enrolment, retry })
+            Ok(Progress::Pending { enrolment: pending.enrolment, ek_id: pending.ek_id, retry })
         }
         // The enum is open for later states; what hostd does not know, it waits out.
-        _ => Ok(Progress::Pending { enrolment: pending.enrolment, retry: PAUSE.1 }),
+        _ => Ok(Progress::Pending { enrolment: pending.enrolment, ek_id: pending.ek_id, retry: PAUSE.1 }),
     }
 }
 

@@ -62,22 +62,22 @@ async fn until_decided(common: &Common, tpm: &Tpm, request: &Request<'_>, wait: 
     let start = Instant::now();
     let show_progress = std::io::stderr().is_terminal() && !common.quiet;
     loop {
-        let (enrolment, retry) = match provision(tpm, request).await {
+        let (enrolment, ek_id, retry) = match provision(tpm, request).await {
             Ok(Progress::Provisioned(host)) => {
                 tell(common, &host);
                 return Ok(Exit::Good);
             }
-            Ok(Progress::Pending { enrolment, retry }) => (enrolment, retry),
+            Ok(Progress::Pending { enrolment, ek_id, retry }) => (enrolment, ek_id, retry),
             Err(error) => return Err(failure(error)),
         };
         let left = wait.saturating_sub(start.elapsed());
         if left.is_zero() {
             if common.output == Output::Json {
-                print(&serde_json::json!({ "state": "pending", "enrolment": enrolment }).to_string());
+                print(&serde_json::json!({ "state": "pending", "enrolment": enrolment, "ek_id": ek_id }).to_string());
             }
             let message = format!(
-                "enrolment {enrolment} waits for an approver (`hostmark host approve {enrolment} …`); \
-                 run this command again, or with --wait, to continue"
+                "this host waits for an approver: `hostmark host list` shows it with the EK id {ek_id}, `hostmark host approve` admits it; \
+                 then run this command again (or now, with --wait 10m)"
             );
             return Err(Failure::new(Exit::Refused, message));
         }
