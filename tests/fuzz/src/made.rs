@@ -9,8 +9,9 @@ use hostmark_attest::identity::nv::NvPublic;
 use hostmark_attest::identity::tag::Tag;
 use hostmark_attest::jws::{SignError, Signer};
 use hostmark_attest::manifest::{EngineManifest, EngineState, FileDigest, FileState, Mode, Setting, Unreadable};
+use hostmark_attest::permit::PermitClaims;
 use hostmark_attest::tpm::name::Name;
-use hostmark_attest::wire::{B64, Nonce, SignedAttest};
+use hostmark_attest::wire::{B64, EnrolmentRequest, Nonce, SignedAttest};
 
 /// The boot id that made seeds name.
 pub const BOOT_ID: &str = "3f1c52a0-7c0e-4b6e-9f0a-5d1f0a3f8b11";
@@ -20,7 +21,8 @@ pub const AK: &[u8] = include_bytes!("../../../attest/testdata/recorded/plain/ak
 pub const EK: &[u8] = include_bytes!("../../../attest/testdata/recorded/plain/ek.pub");
 /// See [`AK`].
 pub const EK_ROOT: &[u8] = include_bytes!("../../../attest/testdata/recorded/swtpm-localca-rootca-cert.pem");
-const QUOTE: &[u8] = include_bytes!("../../../attest/testdata/recorded/systemd/quote.msg");
+/// A recorded quote.
+pub const QUOTE: &[u8] = include_bytes!("../../../attest/testdata/recorded/systemd/quote.msg");
 const QUOTE_SIGNATURE: &[u8] = include_bytes!("../../../attest/testdata/recorded/systemd/quote.sig");
 const AK_NAME: &[u8] = include_bytes!("../../../attest/testdata/recorded/plain/ak.name");
 
@@ -105,6 +107,30 @@ pub fn evidence() -> Vec<u8> {
     evidence.encode()
 }
 
+/// A permit; its signature is of the right shape only.
+#[must_use]
+pub fn token() -> Vec<u8> {
+    let made = || {
+        let text = |text: &str| text.to_owned();
+        let label = "restricted:phi@hospital-a".parse().ok()?;
+        let (host, node, pool, rule) = (text("host"), text("node-1"), text("phi-a"), text("phi-strict"));
+        let (aud, issued_at, not_after) = (text(hostmark_attest::permit::AUDIENCE), 0, i64::MAX);
+        PermitClaims { host, node, pool, label, rule, aud, issued_at, not_after, remaining_ms: 60_000, sequence: 1 }
+            .sign(&Shape)
+            .ok()
+    };
+    made().unwrap_or_default().into_bytes()
+}
+
+/// The body of an enrolment request.
+#[must_use]
+pub fn enrolment() -> Vec<u8> {
+    let (ek_public, ak_public) = (B64(EK.to_vec()), B64(AK.to_vec()));
+    let request =
+        EnrolmentRequest { ek_public, ek_certificate: None, ek_intermediates: Vec::new(), ak_public, token: None };
+    serde_json::to_vec(&request).unwrap_or_default()
+}
+
 /// TPMS_NV_PUBLIC of a tag's index.
 #[must_use]
 pub fn nv_public() -> Vec<u8> {
@@ -114,15 +140,6 @@ pub fn nv_public() -> Vec<u8> {
 /// What NV holds for a tag; its signature is of the right shape only.
 #[must_use]
 pub fn tag() -> Vec<u8> {
-    struct Shape;
-    impl Signer for Shape {
-        fn kid(&self) -> &str {
-            "00112233445566778899aabbccddeeff"
-        }
-        fn sign(&self, _: &[u8]) -> Result<[u8; 64], SignError> {
-            Ok([9; 64])
-        }
-    }
     let made = || {
         let ek = Name::parse(AK_NAME).ok()?;
         let label = "restricted:phi@hospital-a".parse().ok()?;
@@ -130,4 +147,22 @@ pub fn tag() -> Vec<u8> {
         Tag { ek, serial: 3, label, location, not_before: 0, not_after: u64::from(u32::MAX) }.sign(&Shape).ok()
     };
     made().unwrap_or_default()
+}
+
+/// The key that made tokens name.
+pub const KID: &str = "00112233445566778899aabbccddeeff";
+/// No point of P-256: nothing verifies under it.
+pub const POINT: &[u8] = &[4; 65];
+
+/// Signatures of the right shape that nothing verifies.
+struct Shape;
+
+impl Signer for Shape {
+    fn kid(&self) -> &str {
+        KID
+    }
+
+    fn sign(&self, _: &[u8]) -> Result<[u8; 64], SignError> {
+        Ok([9; 64])
+    }
 }

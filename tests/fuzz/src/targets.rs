@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::str::FromStr as _;
 
+use hostmark_attest::admission::AdmissionPolicy;
 use hostmark_attest::boot_log::{self, BootLog};
 use hostmark_attest::digest::{Digest, HashAlg};
 use hostmark_attest::evidence::Evidence;
@@ -12,13 +13,18 @@ use hostmark_attest::identity::nv::NvPublic;
 use hostmark_attest::identity::{ak, ek, tag};
 use hostmark_attest::ima::{self, ImaLog};
 use hostmark_attest::jws::KeySet;
-use hostmark_attest::label::Label;
+use hostmark_attest::label::{Label, Levels};
 use hostmark_attest::manifest::EngineManifest;
+use hostmark_attest::permit::Permit;
 use hostmark_attest::policy::{AppraisalPolicy, References};
-use hostmark_attest::tpm::attest::Attest;
+use hostmark_attest::pool::Pool;
+use hostmark_attest::result::VerifiedResult;
+use hostmark_attest::tools;
+use hostmark_attest::tpm::attest::{Attest, Attested};
 use hostmark_attest::tpm::name::Name;
 use hostmark_attest::tpm::public::Public;
 use hostmark_attest::tpm::signature::Signature;
+use hostmark_attest::wire::EnrolmentRequest;
 use time::OffsetDateTime;
 
 use crate::made;
@@ -60,7 +66,9 @@ pub const TARGETS: &[Target] = &[
     Target { name: "manifest", seeds: &[Seed::Made(made::manifest)], run: manifest },
     Target { name: "nv-public", seeds: &[Seed::Made(made::nv_public)], run: |bytes| drop(NvPublic::parse(bytes)) },
     Target { name: "tag", seeds: &[Seed::Made(made::tag)], run: provisioned_tag },
-    Target { name: "policy", seeds: &[Seed::Text(made::POLICY)], run: policy },
+    Target { name: "policy", seeds: &[Seed::Text(made::POLICY), Seed::Config("appraisal/")], run: policy },
+    Target { name: "admission", seeds: &[Seed::Config("admission/")], run: admission },
+    Target { name: "pool", seeds: &[Seed::Config("pools/")], run: pool },
     Target { name: "references", seeds: &[Seed::Text(made::REFERENCES)], run: references },
     Target { name: "label", seeds: &[Seed::Text("restricted:phi,pci@hospital-a"), Seed::Text("public")], run: label },
     Target {
@@ -68,6 +76,19 @@ pub const TARGETS: &[Target] = &[
         seeds: &[Seed::Recorded("ekcert-rsa.der"), Seed::Recorded("ekcert-ecc384.der")],
         run: ek_certificate,
     },
+    Target {
+        name: "tools-files",
+        seeds: &[
+            Seed::Recorded("ak.pub"),
+            Seed::Recorded("swtpm-localca-issuer-cert.pem"),
+            Seed::Recorded("quote.pcrs"),
+            Seed::Recorded("quote.msg"),
+            Seed::Recorded("pcrs.quoted.txt"),
+        ],
+        run: tools_files,
+    },
+    Target { name: "token", seeds: &[Seed::Made(made::token)], run: token },
+    Target { name: "enrolment", seeds: &[Seed::Made(made::enrolment)], run: enrolment },
     Target {
         name: "ca-bundle",
         seeds: &[
@@ -149,6 +170,39 @@ fn policy(bytes: &[u8]) {
     if let Ok(text) = std::str::from_utf8(bytes) {
         let _ = AppraisalPolicy::parse("fuzz", text);
     }
+}
+
+fn admission(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let _ = AdmissionPolicy::parse("fuzz", text);
+    }
+}
+
+fn pool(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let _ = Pool::parse("fuzz", text, &Levels::default());
+    }
+}
+
+fn tools_files(bytes: &[u8]) {
+    let _ = (tools::read_ak(bytes), tools::unwrap_attest(bytes), tools::read_serialized_pcrs(bytes));
+    if let Ok(attest) = Attest::parse(made::QUOTE)
+        && let Attested::Quote { selection, .. } = attest.attested
+    {
+        let _ = tools::read_pcr_values(bytes, &selection);
+    }
+}
+
+fn token(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let mut keys = KeySet::new();
+        keys.insert(made::KID, made::POINT);
+        let _ = (Permit::verify(text, &keys, 0), VerifiedResult::verify(text, &keys, "host", 0));
+    }
+}
+
+fn enrolment(bytes: &[u8]) {
+    let _ = serde_json::from_slice::<EnrolmentRequest>(bytes);
 }
 
 fn references(bytes: &[u8]) {
