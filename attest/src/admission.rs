@@ -97,6 +97,12 @@ impl AdmissionPolicy {
         &self.name
     }
 
+    /// The greatest age of a proof, in milliseconds.
+    #[must_use]
+    pub fn max_age_ms(&self) -> u64 {
+        self.raw.max_age.millis()
+    }
+
     /// Name of the appraisal policy under which a host must have been judged.
     #[must_use]
     pub fn requires_appraisal(&self) -> &str {

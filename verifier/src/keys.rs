@@ -6,10 +6,10 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hostmark_attest::jws::{KeySet, Signer as _, SoftwareKey};
+use hostmark_attest::state::SealKey;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
@@ -95,7 +95,8 @@ pub struct Keys {
     pub permits: SoftwareKey,
     /// Signs heads of the audit chain.
     pub audit: SoftwareKey,
-    mac: hmac::Key,
+    /// Seals what is kept of a host between rounds.
+    pub seal: SealKey,
 }
 
 impl fmt::Debug for Keys {
@@ -107,10 +108,8 @@ impl fmt::Debug for Keys {
     }
 }
 
-/// Domain string of the MAC over a host's kept state.
-/// Domain string of the MAC over a stored row.
-const ROW_DOMAIN: &[u8] = b"hostmark-row-v1";
-const STATE_DOMAIN: &[u8] = b"hostmark-host-state-v1";
+/// Domain string of the seal over a stored row.
+const ROW_DOMAIN: &str = "hostmark-row-v1";
 
 fn set(key: &SoftwareKey) -> KeySet {
     let mut keys = KeySet::new();
@@ -173,15 +172,15 @@ impl Keys {
         let signing = |name: &str| SoftwareKey::from_pkcs8(pair(name)?.serialized_der()).ok_or(KeyError::Crypto);
         let (path, text) = read("state-mac.key")?;
         let mac = Zeroizing::new(hex::decode(text.trim()).unwrap_or_default());
-        if mac.len() != 32 {
+        let Ok(mac) = <[u8; 32]>::try_from(mac.as_slice()).map(Zeroizing::new) else {
             return Err(KeyError::Malformed { path });
-        }
+        };
         Ok(Self {
             ca: pair("ca.pem")?,
             results: signing("results.pem")?,
             permits: signing("permits.pem")?,
             audit: signing("audit.pem")?,
-            mac: hmac::Key::new(hmac::HMAC_SHA256, &mac),
+            seal: SealKey::new(&mac),
         })
     }
 
@@ -209,38 +208,16 @@ impl Keys {
         set(&self.audit)
     }
 
-    /// The bytes that the state MAC covers: host id and AK name are fixed in length or framed, so no two hosts share a message.
-    fn state_message(host: &str, ak_name: &[u8], state: &[u8]) -> Vec<u8> {
-        let mut message = STATE_DOMAIN.to_vec();
-        for part in [host.as_bytes(), ak_name, state] {
-            message.extend_from_slice(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
-            message.extend_from_slice(part);
-        }
-        message
-    }
-
     /// Seals a stored row: `message` is its framed content.
     #[must_use]
     pub fn seal_row(&self, message: &[u8]) -> Vec<u8> {
-        hmac::sign(&self.mac, &[ROW_DOMAIN, message].concat()).as_ref().to_vec()
+        self.seal.seal(ROW_DOMAIN, &[message]).to_vec()
     }
 
     /// Whether `tag` was made by [`Self::seal_row`] for exactly this content. Constant time.
     #[must_use]
     pub fn sealed(&self, message: &[u8], tag: &[u8]) -> bool {
-        hmac::verify(&self.mac, &[ROW_DOMAIN, message].concat(), tag).is_ok()
-    }
-
-    /// Seals a host's between-round state: the tag that [`Self::open_state`] asks for.
-    #[must_use]
-    pub fn seal_state(&self, host: &str, ak_name: &[u8], state: &[u8]) -> Vec<u8> {
-        hmac::sign(&self.mac, &Self::state_message(host, ak_name, state)).as_ref().to_vec()
-    }
-
-    /// Whether `tag` was made by [`Self::seal_state`] for exactly this host, AK and state. Constant time.
-    #[must_use]
-    pub fn open_state(&self, host: &str, ak_name: &[u8], state: &[u8], tag: &[u8]) -> bool {
-        hmac::verify(&self.mac, &Self::state_message(host, ak_name, state), tag).is_ok()
+        self.seal.holds(ROW_DOMAIN, &[message], tag)
     }
 }
 
@@ -261,22 +238,5 @@ mod tests {
         assert!(matches!(Keys::create(&state), Err(KeyError::Io { .. })));
         std::fs::write(state.join("keys/permits.pem"), "x").unwrap();
         assert!(matches!(Keys::load(&state), Err(KeyError::Malformed { .. })));
-    }
-
-    #[test]
-    fn kept_state_belongs_to_one_host_and_one_ak() {
-        let dir = tempfile::tempdir().unwrap();
-        let keys = Keys::create(&dir.path().join("state")).unwrap();
-        let tag = keys.seal_state("host-a", b"ak", b"state");
-        let rows: [(&str, &[u8], &[u8], bool); 5] = [
-            ("host-a", b"ak", b"state", true),
-            ("host-b", b"ak", b"state", false),
-            ("host-a", b"other", b"state", false),
-            ("host-a", b"ak", b"stat", false),
-            ("host-aak", b"", b"state", false),
-        ];
-        for (host, ak, state, good) in rows {
-            assert_eq!(keys.open_state(host, ak, state, &tag), good, "{host}");
-        }
     }
 }

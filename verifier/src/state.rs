@@ -1,15 +1,43 @@
 //! What handlers share.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::ca::Ca;
 use crate::clock::{Clock, Now};
 use crate::config::Config;
 use crate::keys::Keys;
 use crate::limit::Limiter;
-use crate::refusal::Outcome;
+use crate::refusal::{Outcome, Refusal};
+use crate::standing::Standings;
 use crate::store::{self, Store};
 use crate::trust::{Stamp, Trust, TrustError, stamp};
+
+/// A set of host ids.
+#[derive(Debug, Default)]
+pub struct HostSet(Mutex<HashSet<String>>);
+
+impl HostSet {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a host.
+    pub fn insert(&self, host: String) {
+        self.lock().insert(host);
+    }
+
+    /// Takes a host out.
+    pub fn remove(&self, host: &str) {
+        self.lock().remove(host);
+    }
+
+    /// Whether a host is in it.
+    #[must_use]
+    pub fn contains(&self, host: &str) -> bool {
+        self.lock().contains(host)
+    }
+}
 
 /// The state of a running verifier; cheap to clone.
 #[derive(Debug, Clone)]
@@ -34,6 +62,10 @@ pub struct Inner {
     pub enrolments: Limiter,
     /// Renders the metrics.
     pub metrics: crate::metrics::Metrics,
+    /// Where each host stands.
+    pub standings: Standings,
+    /// Hosts whose last round did not continue from the one before: their next challenge asks for whole logs.
+    pub resend: HostSet,
     trust: RwLock<(Arc<Trust>, Stamp)>,
 }
 
@@ -60,7 +92,20 @@ impl AppState {
         let enrolments = Limiter::new("rate.enrolments", config.limits.enrolments_per_minute);
         let metrics = crate::metrics::Metrics::new();
         let trust = RwLock::new((Arc::new(trust.0), trust.1));
-        Self(Arc::new(Inner { config, store, keys, ca, clock, challenges, enrolments, metrics, trust }))
+        let (standings, resend) = (Standings::default(), HostSet::default());
+        Self(Arc::new(Inner {
+            config,
+            store,
+            keys,
+            ca,
+            clock,
+            challenges,
+            enrolments,
+            metrics,
+            standings,
+            resend,
+            trust,
+        }))
     }
 
     /// Reads the clocks.
@@ -87,6 +132,29 @@ impl AppState {
         let trust = Arc::new(Trust::load(&self.config.trust_dir, &self.config.ek_quirks)?);
         *self.trust.write().unwrap_or_else(PoisonError::into_inner) = (trust, fresh);
         Ok(true)
+    }
+
+    /// Brings what is known of hosts and rules up to date with the store.
+    ///
+    /// # Errors
+    /// 503 when the store is away: then nothing is granted.
+    pub fn refresh(&self, now: &Now) -> Outcome<()> {
+        self.standings.refresh(&self.store, &self.keys, &self.trust(), &self.config, now)
+    }
+
+    /// Runs blocking work off the async threads.
+    ///
+    /// # Errors
+    /// What the work refuses; 500 `error` when it panicked (nothing is granted then, D20).
+    pub async fn compute<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Outcome<T> + Send + 'static,
+    ) -> Outcome<T> {
+        let state = self.clone();
+        match tokio::task::spawn_blocking(move || work(&state)).await {
+            Ok(outcome) => outcome,
+            Err(error) => Err(Refusal::internal(error)),
+        }
     }
 
     /// Runs a store command off the async threads.

@@ -11,8 +11,12 @@ mod hosts;
 mod operators;
 mod preregistrations;
 mod renewals;
+mod rounds;
+mod rules;
+mod standings;
 mod tokens;
 pub mod types;
+pub mod views;
 
 use axum::routing::{MethodRouter, delete, get, post};
 
@@ -42,6 +46,13 @@ pub const SMALL: usize = 64 * 1024;
 /// Bulk imports: about 10,000 pre-registrations.
 pub const BULK: usize = 4 * 1024 * 1024;
 
+/// A round's evidence.
+pub const EVIDENCE: usize = hostmark_attest::evidence::EVIDENCE_MAX;
+/// A reference bundle: some 200,000 files.
+pub const REFERENCES: usize = 32 * 1024 * 1024;
+
+/// Whoever places workloads.
+pub const SCHEDULERS: Access = Access::Roles(&[Role::Scheduler, Role::Admin]);
 /// Everybody with a certificate but hosts.
 pub const PEOPLE: Access =
     Access::Roles(&[Role::Viewer, Role::Scheduler, Role::Provisioner, Role::Approver, Role::Auditor, Role::Admin]);
@@ -101,6 +112,16 @@ static ROUTES: &[Route] = &[
     route("POST", "/v1/hosts/{host}/rebind", APPROVERS, SMALL, || post(hosts::rebind)),
     route("POST", "/v1/hosts/{host}/retire", APPROVERS, SMALL, || post(hosts::retire)),
     route("POST", "/v1/hosts/{host}/tag", APPROVERS, SMALL, || post(hosts::tag)),
+    route("POST", "/v1/challenges", HOSTS, SMALL, || post(rounds::challenge)),
+    route("POST", "/v1/evidence", HOSTS, EVIDENCE, || post(rounds::evidence)),
+    route("GET", "/v1/standings", PEOPLE, 0, || get(standings::list)),
+    route("GET", "/v1/hosts/{host}/standing", PEOPLE, 0, || get(standings::show)),
+    route("GET", "/v1/pools", PEOPLE, 0, || get(standings::pools)),
+    route("POST", "/v1/pools", APPROVERS, BULK, || post(rules::apply_pools)),
+    route("GET", "/v1/pools/{pool}/hosts/{host}", PEOPLE, 0, || get(standings::explain)),
+    route("POST", "/v1/placements", SCHEDULERS, SMALL, || post(standings::place)),
+    route("POST", "/v1/policies", APPROVERS, BULK, || post(rules::policy)),
+    route("POST", "/v1/references", APPROVERS, REFERENCES, || post(rules::references)),
     route("GET", "/v1/audit", AUDITORS, 0, || get(audit::list)),
     route("GET", "/v1/audit/head", AUDITORS, 0, || get(audit::head)),
 ];

@@ -179,12 +179,12 @@ impl Tx<'_> {
         Enrolled::verify(self.approved_host(id)?, self.keys)
     }
 
-    /// Ends what was proven about a host: its result, leases and kept state. Its next round starts from nothing.
+    /// Ends what was proven about a host: its result and kept state. Its next round starts from nothing.
     ///
     /// # Errors
     /// 503.
     pub fn forget_proof(&self, host: &str) -> Outcome<()> {
-        for table in ["leases", "results", "host_state"] {
+        for table in ["results", "host_state"] {
             self.execute(&format!("DELETE FROM {table} WHERE host = ?"), [host])?;
         }
         self.execute("UPDATE hosts SET generation = generation + 1 WHERE id = ?", [host])?;
@@ -269,8 +269,6 @@ impl Store {
                 params![to.to_string(), host.id],
             )?;
             tx.seal_host(&host.id)?;
-            // The permits were for the label that it had.
-            tx.execute("DELETE FROM leases WHERE host = ?", [&host.id])?;
             tx.audit(actor, "host.label", &host.id, &serde_json::json!({ "from": host.assignment.label, "to": to }))
         })
     }

@@ -9,6 +9,8 @@ mod certificates;
 mod enrolments;
 mod hosts;
 mod nonces;
+mod rounds;
+mod rules;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -31,6 +33,8 @@ pub use certificates::{CertificateRow, OperatorRow};
 pub use enrolments::{EnrolmentRow, EnrolmentState, NewEnrolment};
 pub use hosts::{Assignment, HostRow, Placement};
 pub use nonces::{ConsumedNonce, IssuedNonce, Purpose};
+pub use rounds::{Changes, NonceIssue, RoundRecord, StoredResult};
+pub use rules::SignedKind;
 pub use tokens::{NewToken, Preregistration, TokenRow};
 
 /// The schema's version, in SQLite's user_version.

@@ -114,34 +114,20 @@ CREATE INDEX nonces_host ON nonces (host, issued_boot_ms);
 CREATE TABLE host_state (
     host TEXT PRIMARY KEY REFERENCES hosts (id),
     ak_name BLOB NOT NULL,
-    sealed BLOB NOT NULL,
-    mac BLOB NOT NULL                    -- keys::seal_state; a row that does not verify is as good as none
+    sealed BLOB NOT NULL                 -- attest::state::RoundState: its seal binds host id and AK name
 ) STRICT;
 
 CREATE TABLE results (
     host TEXT PRIMARY KEY REFERENCES hosts (id),
     state TEXT NOT NULL,                 -- proven, disproven (lapsed is a matter of time, never stored)
-    result TEXT,                         -- EAR, compact JWS
-    findings TEXT NOT NULL,
-    tiers TEXT NOT NULL,                 -- JSON {submodule: tier}
+    result TEXT,                         -- EAR, compact JWS; none for evidence that is not genuine
+    findings TEXT NOT NULL,              -- of evidence that is not genuine
     policy TEXT NOT NULL,
     policy_version INTEGER NOT NULL,
     boot_id TEXT NOT NULL,
-    issued_boot_ms INTEGER NOT NULL,     -- of the nonce: the lease counts from here
+    issued_boot_ms INTEGER NOT NULL,     -- of the nonce: every lease counts from here
     issued_unix_ms INTEGER NOT NULL,
-    detail TEXT NOT NULL DEFAULT '{}'
-) STRICT;
-
-CREATE TABLE leases (
-    host TEXT NOT NULL REFERENCES hosts (id),
-    pool TEXT NOT NULL,
-    sequence INTEGER NOT NULL,
-    rule TEXT NOT NULL,
-    boot_id TEXT NOT NULL,
-    issued_boot_ms INTEGER NOT NULL,
-    until_boot_ms INTEGER NOT NULL,
-    until_unix_ms INTEGER NOT NULL,
-    PRIMARY KEY (host, pool)
+    sequence INTEGER NOT NULL            -- grows with each round
 ) STRICT;
 
 CREATE TABLE pools (name TEXT PRIMARY KEY, toml TEXT NOT NULL, changed_unix_ms INTEGER NOT NULL, changed_by TEXT NOT NULL) STRICT;
@@ -168,3 +154,39 @@ CREATE TABLE audit (
     prev BLOB NOT NULL,
     hash BLOB NOT NULL
 ) STRICT;
+
+-- What changed since a cache last looked, whoever changed it.
+CREATE TABLE host_changes (host TEXT PRIMARY KEY, change INTEGER NOT NULL) STRICT;
+CREATE UNIQUE INDEX host_changes_change ON host_changes (change);
+CREATE TABLE rule_changes (change INTEGER NOT NULL) STRICT;
+INSERT INTO rule_changes (change) VALUES (0);
+CREATE TRIGGER hosts_insert AFTER INSERT ON hosts BEGIN
+    INSERT OR REPLACE INTO host_changes VALUES (NEW.id, (SELECT coalesce(max(change), 0) + 1 FROM host_changes));
+END;
+CREATE TRIGGER hosts_update AFTER UPDATE ON hosts BEGIN
+    INSERT OR REPLACE INTO host_changes VALUES (NEW.id, (SELECT coalesce(max(change), 0) + 1 FROM host_changes));
+END;
+CREATE TRIGGER hosts_delete AFTER DELETE ON hosts BEGIN
+    INSERT OR REPLACE INTO host_changes VALUES (OLD.id, (SELECT coalesce(max(change), 0) + 1 FROM host_changes));
+END;
+CREATE TRIGGER results_insert AFTER INSERT ON results BEGIN
+    INSERT OR REPLACE INTO host_changes VALUES (NEW.host, (SELECT coalesce(max(change), 0) + 1 FROM host_changes));
+END;
+CREATE TRIGGER results_update AFTER UPDATE ON results BEGIN
+    INSERT OR REPLACE INTO host_changes VALUES (NEW.host, (SELECT coalesce(max(change), 0) + 1 FROM host_changes));
+END;
+CREATE TRIGGER results_delete AFTER DELETE ON results BEGIN
+    INSERT OR REPLACE INTO host_changes VALUES (OLD.host, (SELECT coalesce(max(change), 0) + 1 FROM host_changes));
+END;
+CREATE TRIGGER pools_insert AFTER INSERT ON pools BEGIN UPDATE rule_changes SET change = change + 1; END;
+CREATE TRIGGER pools_update AFTER UPDATE ON pools BEGIN UPDATE rule_changes SET change = change + 1; END;
+CREATE TRIGGER pools_delete AFTER DELETE ON pools BEGIN UPDATE rule_changes SET change = change + 1; END;
+CREATE TRIGGER admission_policies_insert AFTER INSERT ON admission_policies BEGIN UPDATE rule_changes SET change = change + 1; END;
+CREATE TRIGGER admission_policies_update AFTER UPDATE ON admission_policies BEGIN UPDATE rule_changes SET change = change + 1; END;
+CREATE TRIGGER admission_policies_delete AFTER DELETE ON admission_policies BEGIN UPDATE rule_changes SET change = change + 1; END;
+CREATE TRIGGER appraisal_policies_insert AFTER INSERT ON appraisal_policies BEGIN UPDATE rule_changes SET change = change + 1; END;
+CREATE TRIGGER appraisal_policies_update AFTER UPDATE ON appraisal_policies BEGIN UPDATE rule_changes SET change = change + 1; END;
+CREATE TRIGGER appraisal_policies_delete AFTER DELETE ON appraisal_policies BEGIN UPDATE rule_changes SET change = change + 1; END;
+CREATE TRIGGER reference_bundles_insert AFTER INSERT ON reference_bundles BEGIN UPDATE rule_changes SET change = change + 1; END;
+CREATE TRIGGER reference_bundles_update AFTER UPDATE ON reference_bundles BEGIN UPDATE rule_changes SET change = change + 1; END;
+CREATE TRIGGER reference_bundles_delete AFTER DELETE ON reference_bundles BEGIN UPDATE rule_changes SET change = change + 1; END;

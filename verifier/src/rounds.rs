@@ -1,0 +1,197 @@
+//! The loop: a challenge, evidence, an appraisal, a signed result, and what the pools make of it.
+//!
+//! RATS Verifier first, Relying Party after: the pools see nothing but the signed result. The nonce is used up in the same
+//! transaction that renews what was proven, before the answer; whatever fails before that grants nothing (D20). The lease
+//! counts from the issue of the nonce.
+
+use std::sync::Arc;
+
+use hostmark_attest::appraisal::{Endorsed, appraise};
+use hostmark_attest::evidence::Evidence;
+use hostmark_attest::finding::{Finding, Findings, Severity};
+use hostmark_attest::genuine::{GenuineEvidence, Last, RoundExpectation};
+use hostmark_attest::identity::ek::verify_ek;
+use hostmark_attest::replay::{ParsedLogs, ReplayedLogs, Resend};
+use hostmark_attest::state::RoundState;
+use hostmark_attest::wire::{Challenge, PoolPlace, RoundOutcome, SignedTag};
+
+use crate::clock::{Now, rfc3339};
+use crate::enrol::enrolled::Enrolled;
+use crate::enrol::wall;
+use crate::metrics;
+use crate::refusal::{Kind, Outcome, Refusal};
+use crate::state::AppState;
+use crate::store::{Purpose, RoundRecord};
+
+fn ak_hex(host: &Enrolled) -> String {
+    hex::encode(host.ak().name().as_bytes())
+}
+
+/// What was kept of a host. A state that does not open is no state for a challenge, and a refusal for a round.
+fn kept(state: &AppState, host: &Enrolled) -> Outcome<Option<RoundState>> {
+    let Some(sealed) = state.store.host_state(&host.row().id)? else { return Ok(None) };
+    RoundState::open(&sealed, &state.keys.seal, &host.row().id, &ak_hex(host)).map(Some).map_err(Refusal::findings)
+}
+
+/// Issues a challenge to a host.
+///
+/// # Errors
+/// 404, 409 and 422 of the host; 503 when its policy cannot judge.
+pub fn challenge(state: &AppState, host: &str) -> Outcome<Challenge> {
+    let now = state.now();
+    state.refresh(&now)?;
+    let host = state.store.enrolled(host)?;
+    let row = host.row();
+    let judge = state.standings.rules().judge(&row.assignment.policy)?;
+    let kept = kept(state, &host).ok().flatten();
+    // Files that another policy or other references judged are judged again, and so are those of a round that did not fit.
+    let kept = kept.filter(|kept| kept.judged_by() == judge.fingerprint(wall(&now)) && !state.resend.contains(&row.id));
+    let issued = state.store.issue_nonce(&now, &row.id, Purpose::Round, state.config.nonce_life.0, "{}")?;
+    Ok(Challenge {
+        nonce: issued.nonce,
+        expires_in_ms: issued.expires_in_ms,
+        selection: judge.policy().selection().clone(),
+        ima_from: kept.as_ref().map_or(0, |kept| kept.ima().entries),
+        reset_count: kept.as_ref().map_or(0, |kept| kept.counters().reset_count),
+        tag: row.tag_nv.clone().map(|nv| SignedTag { nv: hostmark_attest::wire::B64(nv) }),
+    })
+}
+
+/// Takes a round's evidence: appraises it, records what it came to, and answers.
+///
+/// # Errors
+/// 400 for evidence that cannot be read, 422 `nonce.*` for a nonce that does not count, and whatever keeps the verifier from
+/// judging. Bad evidence is no error: the answer says so.
+pub fn round(state: &AppState, host: &str, body: &[u8]) -> Outcome<RoundOutcome> {
+    let outcome = take(state, host, body);
+    let word = match &outcome {
+        Ok(outcome) if outcome.resend => "resend",
+        Ok(outcome) if outcome.result.is_none() => "refused",
+        Ok(outcome) if outcome.state == hostmark_attest::wire::HostState::Disproven => "disproven",
+        Ok(_) => "proven",
+        Err(_) => "error",
+    };
+    ::metrics::counter!(metrics::ROUNDS, "outcome" => word).increment(1);
+    outcome
+}
+
+fn take(state: &AppState, host: &str, body: &[u8]) -> Outcome<RoundOutcome> {
+    let now = state.now();
+    let evidence = Evidence::parse(body)
+        .map_err(|error| Refusal::new(Kind::Malformed, Finding::error("evidence.malformed", error.to_string())))?;
+    let nonce = evidence.unanchored().nonce;
+    let issued = state.store.nonce_issue(&now, &nonce, host)?;
+    state.refresh(&now)?;
+    let host = state.store.enrolled(host)?;
+    let rules = state.standings.rules();
+    let judge = rules.judge(&host.row().assignment.policy)?;
+    let kept = kept(state, &host)?;
+
+    let mut record = RoundRecord {
+        host: host.row().id.clone(),
+        generation: host.row().generation,
+        nonce,
+        disproven: true,
+        result: None,
+        findings: Vec::new(),
+        sealed: None,
+        ak_name: host.ak().name().as_bytes().to_vec(),
+        policy: (judge.policy().name().to_owned(), judge.policy().version()),
+        tag_serial: None,
+    };
+    let at = wall(&now);
+    let trust = state.trust();
+    let judged = verify(&host, evidence, &judge, &trust, kept.as_ref(), at).and_then(|(genuine, endorsed)| {
+        let parsed = ParsedLogs::parse(&genuine);
+        let logs = ReplayedLogs::replay(&genuine, &parsed, judge.policy(), kept.as_ref()).map_err(Stop::Resend)?;
+        appraise(&logs, &judge, endorsed, &host.row().id, &ak_hex(&host), kept.as_ref(), at).map_err(Stop::Resend)
+    });
+    match judged {
+        Ok(appraisal) => {
+            state.resend.remove(&record.host);
+            let issued_s = issued.issued_unix_ms.div_euclid(1000);
+            let expires_s =
+                issued.issued_unix_ms.saturating_add(rules.longest_lease_ms()).div_euclid(1000).saturating_add(1);
+            record.disproven = appraisal.disproven();
+            record.sealed = Some(appraisal.state().seal(&state.keys.seal));
+            if record.disproven {
+                record.findings = appraisal.findings().filter(|one| one.severity == Severity::Error).cloned().collect();
+            }
+            let claims = appraisal.into_result(record.host.clone(), issued_s, expires_s);
+            record.tag_serial = claims.hostmark.tag_serial;
+            record.result = Some(claims.sign(&state.keys.results).map_err(Refusal::internal)?);
+        }
+        Err(Stop::NotGenuine(findings)) => record.findings = findings.into_vec(),
+        Err(Stop::Resend(resend)) => return again(state, &now, &host, &nonce, resend),
+    }
+    state.store.record_round(&now, &record)?;
+    answer(state, &record.host, Vec::new(), record.result)
+}
+
+/// Why a round yields no appraisal.
+enum Stop {
+    NotGenuine(Findings),
+    Resend(Resend),
+}
+
+fn verify(
+    host: &Enrolled,
+    evidence: Evidence,
+    judge: &hostmark_attest::appraisal::Judge,
+    trust: &Arc<crate::trust::Trust>,
+    kept: Option<&RoundState>,
+    at: time::OffsetDateTime,
+) -> Result<(GenuineEvidence, Endorsed), Stop> {
+    let row = host.row();
+    let ek = verify_ek(host.ek(), row.ek_certificate.as_deref(), &row.ek_intermediates, &trust.ek, at)
+        .map_err(Stop::NotGenuine)?;
+    let expect = RoundExpectation {
+        ak: host.ak(),
+        ek_name: host.ek().name(),
+        tag_signers: &trust.signers,
+        tag_serial: Some(row.tag_serial).filter(|serial| *serial > 0),
+        now: at,
+        nonce: evidence.unanchored().nonce,
+        selection: judge.policy().selection(),
+        last: kept.map_or(Last::FirstRound, |kept| Last::Round(kept.counters())),
+    };
+    let genuine = GenuineEvidence::verify(evidence, &expect).map_err(Stop::NotGenuine)?;
+    Ok((genuine, Endorsed { class: ek.class(), findings: ek.advice().clone() }))
+}
+
+/// Asks for whole logs. The nonce is used up; trust neither ends nor grows.
+fn again(
+    state: &AppState,
+    now: &Now,
+    host: &Enrolled,
+    nonce: &hostmark_attest::wire::Nonce,
+    resend: Resend,
+) -> Outcome<RoundOutcome> {
+    let id = &host.row().id;
+    state.store.consume_nonce(now, nonce, id, Purpose::Round)?;
+    state.resend.insert(id.clone());
+    let mut outcome = answer(state, id, resend.findings.into_vec(), None)?;
+    outcome.resend = true;
+    outcome.next_in_ms = 0;
+    Ok(outcome)
+}
+
+fn answer(state: &AppState, host: &str, findings: Vec<Finding>, result: Option<String>) -> Outcome<RoundOutcome> {
+    let now = state.now();
+    state.refresh(&now)?;
+    let (standing, rules) = state.standings.host(host).ok_or_else(|| Refusal::not_found("host"))?;
+    let pools = standing
+        .pools(&rules, &now)
+        .into_iter()
+        .map(|(pool, left)| PoolPlace { pool, not_after: rfc3339(now.unix_ms.saturating_add_unsigned(left)) })
+        .collect();
+    let findings = if findings.is_empty() { standing.findings() } else { findings };
+    Ok(RoundOutcome {
+        state: standing.state(&now, rules.longest_lease_ms()),
+        findings,
+        result,
+        pools,
+        next_in_ms: standing.interval_ms(&rules),
+        resend: false,
+    })
+}

@@ -1,0 +1,212 @@
+//! Rounds: what the verifier kept of a host, and the one transaction that uses a nonce up and renews what was proven.
+
+use std::collections::BTreeMap;
+
+use rusqlite::{OptionalExtension as _, params};
+
+use hostmark_attest::check::violated;
+use hostmark_attest::finding::Finding;
+use hostmark_attest::wire::Nonce;
+
+use super::{Purpose, Store};
+use crate::clock::Now;
+use crate::refusal::{Outcome, Refusal};
+
+/// What a round came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoundRecord {
+    /// The host.
+    pub host: String,
+    /// The host's generation that was judged: a change meanwhile makes the round count for nothing.
+    pub generation: u64,
+    /// The nonce.
+    pub nonce: Nonce,
+    /// Whether the evidence disproves the host.
+    pub disproven: bool,
+    /// The signed Attestation Result; none for evidence that is not genuine.
+    pub result: Option<String>,
+    /// What disproves the host. Kept beside the result only where there is none.
+    pub findings: Vec<Finding>,
+    /// The sealed state for the next round; None keeps what was there.
+    pub sealed: Option<Vec<u8>>,
+    /// Name of the AK, for the state.
+    pub ak_name: Vec<u8>,
+    /// The appraisal policy and its version.
+    pub policy: (String, u64),
+    /// The serial of the tag that was proven.
+    pub tag_serial: Option<u64>,
+}
+
+/// The last completed round of a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredResult {
+    /// Whether the evidence disproved the host.
+    pub disproven: bool,
+    /// The signed Attestation Result.
+    pub result: Option<String>,
+    /// Findings of evidence that was not genuine.
+    pub findings: Vec<Finding>,
+    /// Boot id under which the next field counts.
+    pub boot_id: String,
+    /// CLOCK_BOOTTIME at the nonce's issue: the lease counts from here.
+    pub issued_boot_ms: i64,
+    /// Wall clock at the nonce's issue.
+    pub issued_unix_ms: i64,
+    /// Grows with each round.
+    pub sequence: u64,
+}
+
+/// A nonce that a host says it was given: when it was issued.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NonceIssue {
+    /// Wall clock at issue, milliseconds since 1970.
+    pub issued_unix_ms: i64,
+}
+
+/// Changes since a known point, for caches.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// The newest change.
+    pub newest: i64,
+    /// Hosts that changed.
+    pub hosts: Vec<String>,
+    /// The newest change of what is published.
+    pub rules: i64,
+}
+
+impl super::Tx<'_> {
+    /// Remembers the serial of a proven tag: an older one is refused from now on.
+    fn accept_tag_serial(&self, host: &str, serial: u64) -> Outcome<()> {
+        let raised =
+            self.execute("UPDATE hosts SET tag_serial = ?1 WHERE id = ?2 AND tag_serial < ?1", params![serial, host])?;
+        if raised > 0 { self.seal_host(host) } else { Ok(()) }
+    }
+}
+
+impl Store {
+    /// When an unused nonce of this host was issued. For anything else, the refusal of [`super::Tx::consume_nonce`].
+    ///
+    /// # Errors
+    /// 422 `nonce.*`.
+    pub fn nonce_issue(&self, now: &Now, nonce: &Nonce, host: &str) -> Outcome<NonceIssue> {
+        let issued_unix_ms = self.read(|sql| {
+            let mut statement = sql.prepare_cached(
+                "SELECT issued_unix_ms FROM nonces WHERE nonce = ? AND host = ? AND purpose = ? AND boot_id = ? AND expires_boot_ms > ? AND used_unix_ms IS NULL",
+            )?;
+            let wanted = params![nonce.0, host, Purpose::Round.name(), &*now.boot_id, now.boot_ms];
+            Ok(statement.query_row(wanted, |row| row.get(0)).optional()?)
+        })?;
+        match issued_unix_ms {
+            Some(issued_unix_ms) => Ok(NonceIssue { issued_unix_ms }),
+            // The reason is told by the command that would use it up; it changes nothing when it refuses.
+            None => {
+                let consumed = self.consume_nonce(now, nonce, host, Purpose::Round)?;
+                Ok(NonceIssue { issued_unix_ms: consumed.issued_unix_ms })
+            }
+        }
+    }
+
+    /// What was kept of a host: the sealed bytes.
+    ///
+    /// # Errors
+    /// 503.
+    pub fn host_state(&self, host: &str) -> Outcome<Option<Vec<u8>>> {
+        self.read(|sql| {
+            let mut statement = sql.prepare_cached("SELECT sealed FROM host_state WHERE host = ?")?;
+            Ok(statement.query_row([host], |row| row.get(0)).optional()?)
+        })
+    }
+
+    /// Uses the nonce up and records what the round came to. A change of state is in the audit chain.
+    ///
+    /// # Errors
+    /// 422 `nonce.*`; 409 `round.superseded` when the host was changed while it was appraised; 404, 409, 422 of the host.
+    pub fn record_round(&self, now: &Now, round: &RoundRecord) -> Outcome<()> {
+        self.write(now, |tx| {
+            let nonce = tx.consume_nonce(&round.nonce, &round.host, Purpose::Round)?;
+            let generation = tx.enrolled(&round.host)?.row().generation;
+            if violated("round.superseded", generation != round.generation) {
+                let message = "the host was changed while this round was appraised; attest again";
+                return Err(Refusal::conflict("round.superseded", message));
+            }
+            let before: Option<(String, u64)> = tx
+                .query_row("SELECT state, sequence FROM results WHERE host = ?", [&round.host], |row| {
+                    Ok((row.get(0)?, row.get(1)?))
+                })
+                .optional()?;
+            let (was, sequence) = before.map_or((None, 0), |(was, sequence)| (Some(was), sequence));
+            let state = if round.disproven { "disproven" } else { "proven" };
+            let kept: &[Finding] = if round.result.is_some() { &[] } else { &round.findings };
+            let findings = serde_json::to_string(kept).map_err(Refusal::internal)?;
+            tx.execute(
+                "INSERT OR REPLACE INTO results (host, state, result, findings, policy, policy_version, boot_id, issued_boot_ms, issued_unix_ms, sequence) VALUES (?,?,?,?,?,?,?,?,?,?)",
+                params![
+                    round.host, state, round.result, findings, round.policy.0, round.policy.1, nonce.boot_id,
+                    nonce.issued_boot_ms, nonce.issued_unix_ms, sequence.saturating_add(1)
+                ],
+            )?;
+            if let Some(sealed) = &round.sealed {
+                tx.execute(
+                    "INSERT OR REPLACE INTO host_state (host, ak_name, sealed) VALUES (?,?,?)",
+                    params![round.host, round.ak_name, sealed],
+                )?;
+            }
+            if let Some(serial) = round.tag_serial {
+                tx.accept_tag_serial(&round.host, serial)?;
+            }
+            if was.as_deref() != Some(state) {
+                let ids: BTreeMap<&str, &str> =
+                    round.findings.iter().map(|one| (one.id.as_str(), one.message.as_str())).collect();
+                let detail = serde_json::json!({ "from": was, "to": state, "findings": ids });
+                tx.audit("verifier", &format!("host.{state}"), &round.host, &detail)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The last completed round of a host.
+    ///
+    /// # Errors
+    /// 503.
+    pub fn result(&self, host: &str) -> Outcome<Option<StoredResult>> {
+        self.read(|sql| {
+            let mut statement = sql.prepare_cached(
+                "SELECT state, result, findings, boot_id, issued_boot_ms, issued_unix_ms, sequence FROM results WHERE host = ?",
+            )?;
+            let row = statement
+                .query_row([host], |row| {
+                    Ok(StoredResult {
+                        // Anything but the one good word is bad.
+                        disproven: row.get::<_, String>(0)? != "proven",
+                        result: row.get(1)?,
+                        findings: serde_json::from_str(&row.get::<_, String>(2)?).unwrap_or_default(),
+                        boot_id: row.get(3)?,
+                        issued_boot_ms: row.get(4)?,
+                        issued_unix_ms: row.get(5)?,
+                        sequence: row.get(6)?,
+                    })
+                })
+                .optional()?;
+            Ok(row)
+        })
+    }
+
+    /// What changed since `seen`, whoever changed it. The schema's triggers keep the list.
+    ///
+    /// # Errors
+    /// 503.
+    pub fn changes(&self, seen: i64) -> Outcome<Changes> {
+        self.read(|sql| {
+            let newest: i64 = sql
+                .prepare_cached("SELECT coalesce(max(change), 0) FROM host_changes")?
+                .query_row([], |row| row.get(0))?;
+            let rules: i64 = sql.prepare_cached("SELECT change FROM rule_changes")?.query_row([], |row| row.get(0))?;
+            let mut hosts = Vec::new();
+            if newest > seen {
+                let mut statement = sql.prepare_cached("SELECT host FROM host_changes WHERE change > ?")?;
+                hosts = statement.query_map([seen], |row| row.get(0))?.collect::<Result<_, _>>()?;
+            }
+            Ok(Changes { newest, hosts, rules })
+        })
+    }
+}
