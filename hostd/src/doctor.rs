@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use hostmark_attest::tpm::public::Public;
 use serde::Serialize;
 use time::OffsetDateTime;
 
@@ -95,7 +96,7 @@ fn check_tpm(config: &Config, auth: Auth, checks: &mut Vec<Check>) -> Option<Tpm
         Err(problem) => {
             let fix = "enable the TPM 2.0 in the firmware's settings; run hostd as root or in group tss; for a software TPM, see that it runs";
             checks.push(failed("tpm.reachable", problem, fix));
-            for id in ["tpm.kind", "tpm.bank", "tpm.lockout", "tpm.counters", "tpm.ek-certificate"] {
+            for id in ["tpm.kind", "tpm.bank", "tpm.lockout", "tpm.counters", "tpm.ek-certificate", "tpm.ek-id"] {
                 checks.push(skipped(id, "no TPM"));
             }
             return None;
@@ -103,15 +104,29 @@ fn check_tpm(config: &Config, auth: Auth, checks: &mut Vec<Check>) -> Option<Tpm
     };
     checks.push(ok("tpm.reachable", &*facts.tcti));
     check_facts(&facts, checks);
-    checks.push(match tpm.ek(config.ek) {
-        Ok(ek) => ok("tpm.ek-certificate", format!("{}, {} intermediates in NV", ek.kind, ek.intermediates.len())),
-        Err(error @ TpmError::NoEkCertificate { .. }) => failed(
-            "tpm.ek-certificate",
-            error.to_string(),
-            "get the certificate from the TPM's maker and write it to NV; firmware TPMs often fetch theirs on first start",
-        ),
-        Err(error) => failed("tpm.ek-certificate", error.to_string(), "see the TPM's message"),
-    });
+    match tpm.ek(config.ek) {
+        Ok(ek) => {
+            let found = format!("{}, {} intermediates in NV", ek.kind, ek.intermediates.len());
+            checks.push(ok("tpm.ek-certificate", found));
+            let id = Public::parse(&ek.public).ok().and_then(|public| public.key().id());
+            checks.push(match id {
+                Some(id) => ok("tpm.ek-id", hex::encode(id)),
+                None => {
+                    failed("tpm.ek-id", "the EK is of no kind that a verifier knows", "choose another EK with `ek`")
+                }
+            });
+        }
+        Err(error) => {
+            let fix = match error {
+                TpmError::NoEkCertificate { .. } => {
+                    "get the certificate from the TPM's maker and write it to NV; firmware TPMs often fetch theirs on first start"
+                }
+                _ => "see the TPM's message",
+            };
+            checks.push(failed("tpm.ek-certificate", error.to_string(), fix));
+            checks.push(skipped("tpm.ek-id", "no EK"));
+        }
+    }
     Some(tpm)
 }
 

@@ -7,6 +7,7 @@
 pub mod client;
 pub mod engine_files;
 pub mod hostd;
+pub mod lab;
 pub mod machine;
 pub mod operator;
 pub mod process;
