@@ -31,6 +31,8 @@ pub struct Config {
     pub ek: Option<EkKind>,
     /// What must survive a reboot: keys, certificate, CA. 0700.
     pub state_dir: PathBuf,
+    /// The PCR that the host log extends: the one that the appraisal policy names.
+    pub host_log_pcr: u8,
     /// Where evidence comes from.
     pub source: Source,
     /// What of the engines is measured (see `engines`).
@@ -46,6 +48,7 @@ impl Default for Config {
             tpm_auth_file: None,
             ek: None,
             state_dir: "/var/lib/hostmark/hostd".into(),
+            host_log_pcr: 13,
             source: Source::default(),
             engines: crate::engines::EnginesConfig::default(),
         }
@@ -156,6 +159,13 @@ impl Config {
         if let Some(pin) = &config.ca_pin {
             parse_pin("ca_pin", pin)?;
         }
+        if !(8..=15).contains(&config.host_log_pcr) || config.host_log_pcr == 10 {
+            let problem = format!(
+                "PCR {} is the firmware's, IMA's or resettable: choose one of 8, 9, 11 to 15, 13 unless it is taken",
+                config.host_log_pcr
+            );
+            return Err(ConfigError::Value { key: "host_log_pcr", problem });
+        }
         if config.engines.root_is_default() {
             config.engines.root.clone_from(&config.source.root);
         }
@@ -215,6 +225,7 @@ mod tests {
             ("ek = \"ecc-p521\"\n", "hostd.toml: line 1, column 6"),
             ("tpm = \"usb\"\n", "tpm: `usb` is no TPM"),
             ("ca_pin = \"12\"\n", "64 hex digits"),
+            ("host_log_pcr = 10\n", "host_log_pcr: PCR 10"),
         ];
         for (text, expect) in rows {
             let error = Config::parse("hostd.toml", text).unwrap_err().to_string();

@@ -14,6 +14,8 @@ use hostmark_attest::wire::{
     Activation, B64, DOMAIN_QUOTE, DOMAIN_TLS, EnrolmentChallenge, EnrolmentOutcome, EnrolmentPoll, EnrolmentRequest,
     HostIdentity, Nonce, Renewal, RenewalChallenge, RenewalRequest,
 };
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -117,6 +119,14 @@ impl Provisioned {
     #[must_use]
     pub fn not_after(&self) -> OffsetDateTime {
         OffsetDateTime::parse(&self.identity.not_after, &Rfc3339).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+    }
+
+    /// The beginning of the certificate, where it can be read.
+    #[must_use]
+    pub fn not_before(&self) -> Option<OffsetDateTime> {
+        let der = CertificateDer::from_pem_slice(self.identity.certificate.as_bytes()).ok()?;
+        let (_, certificate) = x509_parser::parse_x509_certificate(&der).ok()?;
+        Some(certificate.validity().not_before.to_datetime())
     }
 
     /// A client that proves to be this host.

@@ -14,5 +14,5 @@ pub mod replay;
 pub use boot_aggregate::check_boot_aggregate;
 pub use entry::{Entry, FileMeasurement, Shape};
 pub use inspect::inspect;
-pub use parse::{ImaFormat, ImaLog};
+pub use parse::{ImaFormat, ImaLog, boundaries};
 pub use replay::{ImaMismatch, ImaPosition, ImaPrefix, ImaQuirks, replay_prefix};

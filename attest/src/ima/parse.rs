@@ -129,6 +129,28 @@ impl<'a> ImaLog<'a> {
     }
 }
 
+/// Where the entries of a binary list begin, and, last, where the last whole one ends: a list that is read while the kernel or a copy
+/// appends to it may end within an entry.
+///
+/// # Errors
+/// At the byte where the list is malformed or over a limit; never because its end is missing.
+pub fn boundaries(list: &[u8]) -> Result<Vec<usize>, ParseError> {
+    let mut reader = Reader::new(list);
+    let mut found = vec![0];
+    while reader.left() >= PCR_LEN {
+        match entry(&mut reader, SHA1_LEN) {
+            Ok(_) => found.push(reader.position()),
+            Err(ParseError { problem: Problem::Truncated { .. }, .. }) => break,
+            Err(error) => return Err(error),
+        }
+        let entries = u64::try_from(found.len()).unwrap_or(u64::MAX).saturating_sub(1);
+        if entries > ENTRIES_MAX {
+            return Err(over(reader.position(), "number of IMA entries", entries, ENTRIES_MAX));
+        }
+    }
+    Ok(found)
+}
+
 pub(super) const fn over(at: usize, what: &'static str, found: u64, limit: u64) -> ParseError {
     ParseError { at, problem: Problem::OverLimit { what, found, limit } }
 }

@@ -2,9 +2,12 @@
 //!
 //! SURFACE: exit codes are the same everywhere, tables by default, `--output json`, progress on a terminal only.
 
+mod deprovision;
 mod doctor;
 mod measure;
 mod provision;
+mod run;
+mod status;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,11 +16,11 @@ use clap::{Parser, Subcommand, ValueEnum};
 use zeroize::Zeroizing;
 
 use hostmark_hostd::config::{Config, ConfigError};
+use hostmark_hostd::state;
 use hostmark_hostd::tpm::Auth;
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(dead_code, reason = "every subcommand uses its part of the agreed codes")]
 pub(crate) enum Exit {
     Good = 0,
     Refused = 1,
@@ -143,6 +146,17 @@ pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<String>, Failure> {
     Ok(Zeroizing::new(text))
 }
 
+/// Holds the state directory for this process.
+pub(crate) fn hold_state(config: &Config) -> Result<state::Lock, Failure> {
+    state::lock(&config.state_dir).map_err(|error| {
+        let problem = match error.kind() {
+            std::io::ErrorKind::WouldBlock => "another hostd uses it".to_owned(),
+            _ => error.to_string(),
+        };
+        Failure::new(Exit::Usage, format!("{}: {problem}", config.state_dir.display()))
+    })
+}
+
 /// Prints to standard output; a reader that went away ends the program quietly.
 pub(crate) fn print(text: &str) {
     use std::io::Write as _;
@@ -165,10 +179,16 @@ struct Cli {
 enum Command {
     /// Enrol this host at a verifier, or continue where an earlier call stopped.
     Provision(provision::Args),
+    /// Prove this host to its verifier, until a signal ends it.
+    Run(run::Args),
+    /// Show what the running daemon knows. Exit code 0: proven, 1: not, 3: not running.
+    Status(status::Args),
     /// Look for what stands in the way, and say how to mend it.
     Doctor(doctor::Args),
     /// Show what of the container engines would be stated in a round; asks no TPM.
     Measure(hostmark_hostd::measure::MeasureArgs),
+    /// Remove this host's keys, certificate and asset tag.
+    Deprovision(deprovision::Args),
 }
 
 /// Parses the command line, runs, prints a failure.
@@ -184,15 +204,15 @@ pub(crate) fn main() -> ExitCode {
     };
     log(&cli.common);
     let outcome = match &cli.command {
-        Command::Provision(args) => provision::run(&cli.common, args),
-        Command::Doctor(args) => doctor::run(&cli.common, args),
-        Command::Measure(args) => match measure::run(&cli.common, args) {
-            Ok(code) => return code,
-            Err(failure) => Err(failure),
-        },
+        Command::Provision(args) => provision::run(&cli.common, args).map(ExitCode::from),
+        Command::Run(args) => run::run(&cli.common, args).map(ExitCode::from),
+        Command::Status(args) => status::run(&cli.common, args).map(ExitCode::from),
+        Command::Measure(args) => measure::run(&cli.common, args),
+        Command::Doctor(args) => doctor::run(&cli.common, args).map(ExitCode::from),
+        Command::Deprovision(args) => deprovision::run(&cli.common, args).map(ExitCode::from),
     };
     match outcome {
-        Ok(exit) => exit.into(),
+        Ok(exit) => exit,
         Err(failure) => {
             eprintln!("hostd: {}", failure.message);
             failure.exit.into()

@@ -9,10 +9,9 @@ use zeroize::Zeroizing;
 use hostmark_hostd::client::ClientError;
 use hostmark_hostd::config::{ConfigError, parse_pin};
 use hostmark_hostd::provision::{Progress, ProvisionError, Provisioned, Request, provision};
-use hostmark_hostd::state;
 use hostmark_hostd::tpm::{Tpm, TpmError};
 
-use super::{Common, Exit, Failure, Output, block_on, print, read_secret, tpm_auth};
+use super::{Common, Exit, Failure, Output, block_on, hold_state, print, read_secret, tpm_auth};
 
 /// Options of `hostd provision`.
 #[derive(Debug, clap::Args)]
@@ -47,13 +46,7 @@ pub(crate) fn run(common: &Common, args: &Args) -> Result<Exit, Failure> {
     };
     let request =
         Request { verifier, ca_pin: parse_pin("--ca-pin", pin)?, token, ek: config.ek, state_dir: &config.state_dir };
-    let _held = state::lock(&config.state_dir).map_err(|error| {
-        let problem = match error.kind() {
-            std::io::ErrorKind::WouldBlock => "another hostd uses it".to_owned(),
-            _ => error.to_string(),
-        };
-        Failure::new(Exit::Usage, format!("{}: {problem}", config.state_dir.display()))
-    })?;
+    let _held = hold_state(&config)?;
     let tpm = Tpm::open(&config.tcti()?, tpm_auth(&config)?).map_err(|error| failure(error.into()))?;
     block_on(until_decided(common, &tpm, &request, args.wait))?
 }

@@ -4,6 +4,9 @@
 //! the signature inside the tag that counts, and TPM2_NV_Certify shows only that the bytes are there now.
 
 use hostmark_attest::evidence::TagEvidence;
+pub use hostmark_attest::identity::nv::TAG_INDEX;
+use hostmark_attest::identity::nv::{TAG_ATTRIBUTES, TAG_ATTRIBUTES_DEFINED};
+use hostmark_attest::identity::tag::NV_MAX;
 use hostmark_attest::wire::{B64, DOMAIN_TAG, Nonce, SignedAttest};
 
 use super::command::{
@@ -15,10 +18,8 @@ use super::ops::{NO_SCHEME, signed_attest};
 use super::template::ALG_SHA256;
 use super::{Tpm, TpmError};
 
-/// The asset tag's NV index, in the owner's range (TCG Registry of Reserved TPM 2.0 Handles, 2.2.2).
-pub const TAG_INDEX: u32 = 0x0180_0A00;
-/// An asset tag is certified in one piece, and no TPM certifies more.
-pub const MAX_TAG: usize = 1024;
+/// An asset tag is certified in one piece: what the verifier reads at most.
+pub const MAX_TAG: usize = NV_MAX;
 
 /// EK certificate chains (EK Credential Profile 2.2.1.5.2).
 const EK_CHAIN: std::ops::RangeInclusive<u32> = 0x01C0_0100..=0x01C0_01FF;
@@ -29,13 +30,8 @@ const MAX_CHAIN: usize = 32 * 1024;
 const MAX_INTERMEDIATES: usize = 8;
 
 // TPMA_NV (Part 2, 13.4).
-const OWNER_WRITE: u32 = 1 << 1;
-const OWNER_READ: u32 = 1 << 17;
 const AUTH_READ: u32 = 1 << 18;
-const NO_DA: u32 = 1 << 25;
 const WRITTEN: u32 = 1 << 29;
-/// The owner writes; anybody reads, without authorization and without the dictionary-attack counter.
-const TAG_ATTRIBUTES: u32 = OWNER_WRITE | OWNER_READ | AUTH_READ | NO_DA;
 
 /// TPM_CAP_TPM_PROPERTIES, TPM_PT_NV_BUFFER_MAX.
 const CAP_PROPERTIES: u32 = 6;
@@ -228,12 +224,12 @@ impl Device {
         let Some(size) = size else { return Err(TpmError::TagTooLarge { size: tag.len(), limit }) };
         let fits = self
             .nv_public(TAG_INDEX)?
-            .is_some_and(|public| public.size == size && public.attributes & !WRITTEN == TAG_ATTRIBUTES);
+            .is_some_and(|public| public.size == size && (public.attributes | WRITTEN) == TAG_ATTRIBUTES);
         if !fits {
             self.undefine_tag()?;
             let mut public = TAG_INDEX.to_be_bytes().to_vec();
             public.extend(ALG_SHA256.to_be_bytes());
-            public.extend(TAG_ATTRIBUTES.to_be_bytes());
+            public.extend(TAG_ATTRIBUTES_DEFINED.to_be_bytes());
             public.extend([0, 0]); // authPolicy
             public.extend(size.to_be_bytes());
             let define = Command::new(NV_DEFINE_SPACE)
