@@ -5,7 +5,7 @@
 //! `lapsed` is computed at the moment of asking and stored nowhere (law 2).
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use hostmark_attest::admission::{Admission, Condition, HostRecord, admit, explain};
 use hostmark_attest::finding::{Finding, Severity};
@@ -15,7 +15,7 @@ use hostmark_attest::wire::HostState;
 
 use crate::clock::{Now, millis};
 use crate::keys::Keys;
-use crate::refusal::Outcome;
+use crate::refusal::{Kind, Outcome};
 use crate::rules::{CompiledPool, Rules};
 use crate::store::{HostRow, Store, StoredResult};
 
@@ -38,6 +38,8 @@ impl Standing {
     fn load(store: &Store, keys: &Keys, host: &str, now: &Now) -> Outcome<Option<Self>> {
         let row = match store.enrolled(host) {
             Ok(enrolled) => enrolled.row().clone(),
+            // A store that is away says nothing about the host: ask again.
+            Err(refusal) if matches!(refusal.kind, Kind::Unavailable | Kind::Internal) => return Err(refusal),
             // Retired, unknown, or changed from outside: it stands nowhere.
             Err(refusal) => {
                 tracing::debug!(host, %refusal, "host has no standing");
@@ -89,11 +91,19 @@ impl Standing {
         match (&self.last, self.age_ms(now)) {
             (None, _) => HostState::Unproven,
             (Some(last), _) if last.disproven => HostState::Disproven,
-            (Some(_), Some(age)) if self.result.is_some() && i64::try_from(age).is_ok_and(|age| age < lease_ms) => {
+            (Some(_), Some(age))
+                if self.fresh_result(now).is_some() && i64::try_from(age).is_ok_and(|age| age < lease_ms) =>
+            {
                 HostState::Proven
             }
             _ => HostState::Lapsed,
         }
+    }
+
+    /// The result while its signed end lies ahead: whoever writes the database can move the times beside it, never this one.
+    fn fresh_result(&self, now: &Now) -> Option<&VerifiedResult> {
+        let result = self.result.as_deref()?;
+        (now.unix_ms < result.claims().exp.saturating_mul(1000)).then_some(result)
     }
 
     fn in_maintenance(&self, now: &Now) -> bool {
@@ -111,7 +121,7 @@ impl Standing {
     /// Every condition of a pool.
     #[must_use]
     pub fn explain(&self, pool: &CompiledPool, rules: &Rules, now: &Now) -> Vec<Condition> {
-        let shown = self.result.as_deref().zip(self.age_ms(now));
+        let shown = self.fresh_result(now).zip(self.age_ms(now));
         let (result, age) = shown.map_or((None, 0), |(result, age)| (Some(result), age));
         explain(&pool.pool, &pool.admission, rules.levels(), &self.record(now), result, age)
     }
@@ -128,7 +138,7 @@ impl Standing {
     #[must_use]
     pub fn left_ms(&self, pool: &str, now: &Now) -> Option<u64> {
         let (_, limit) = self.eligible.iter().find(|(name, _)| name == pool)?;
-        if self.in_maintenance(now) {
+        if self.in_maintenance(now) || self.fresh_result(now).is_none() {
             return None;
         }
         limit.checked_sub(self.age_ms(now)?).filter(|left| *left > 0)
@@ -138,7 +148,7 @@ impl Standing {
     #[must_use]
     pub fn admission(&self, pool: &CompiledPool, rules: &Rules, now: &Now) -> Option<(Admission, u64)> {
         let left = self.left_ms(pool.pool.name(), now)?;
-        let (result, age) = (self.result.as_deref()?, self.age_ms(now)?);
+        let (result, age) = (self.fresh_result(now)?, self.age_ms(now)?);
         let admission = admit(&pool.pool, &pool.admission, rules.levels(), &self.record(now), result, age).ok()?;
         Some((admission, left))
     }
@@ -189,6 +199,8 @@ fn limit(pool: &CompiledPool) -> u64 {
 #[derive(Debug, Default)]
 pub struct Standings {
     inner: RwLock<Inner>,
+    /// One refresh at a time: a slower one must not bring back what a faster one removed.
+    refreshing: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -223,14 +235,20 @@ impl Standings {
         now: &Now,
     ) -> Outcome<()> {
         let trust_now = Arc::as_ptr(trust).addr();
-        let (seen, rules_seen, trust_seen) = {
-            let inner = self.read();
-            (inner.seen, inner.rules_seen, inner.trust_seen)
+        let behind = || -> Outcome<_> {
+            let (seen, rules_seen, trust_seen) = {
+                let inner = self.read();
+                (inner.seen, inner.rules_seen, inner.trust_seen)
+            };
+            let changes = store.changes(seen)?;
+            let current = changes.newest == seen && rules_seen == Some(changes.rules) && trust_seen == trust_now;
+            Ok((!current).then_some((changes, rules_seen, trust_seen)))
         };
-        let changes = store.changes(seen)?;
-        if changes.newest == seen && rules_seen == Some(changes.rules) && trust_seen == trust_now {
+        if behind()?.is_none() {
             return Ok(());
         }
+        let _one = self.refreshing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let Some((changes, rules_seen, trust_seen)) = behind()? else { return Ok(()) };
         let rules = if rules_seen == Some(changes.rules) && trust_seen == trust_now {
             None
         } else {
@@ -252,14 +270,6 @@ impl Standings {
         }
         let rules = Arc::clone(&inner.rules);
         for (host, standing) in changed {
-            // Another thread may have read a later state of this host meanwhile.
-            let newer = |known: &Arc<Standing>| {
-                let order = |one: &Standing| (one.row.generation, one.last.as_ref().map_or(0, |last| last.sequence));
-                standing.as_ref().is_some_and(|new| order(known) > order(new))
-            };
-            if inner.hosts.get(&host).is_some_and(newer) {
-                continue;
-            }
             match standing {
                 Some(mut standing) => {
                     standing.settle(&rules);
