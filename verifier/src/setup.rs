@@ -66,6 +66,19 @@ pub struct Made {
     pub admin_certificate: PathBuf,
     /// The first admin's private key, PEM, mode 0600.
     pub admin_key: PathBuf,
+    /// The first admin's client file, for `hostmark --config`.
+    pub client_file: PathBuf,
+}
+
+/// A client file whose paths are relative to it. A port that is chosen at the start is not known yet.
+fn client_file(config: &Config, admin: &str) -> String {
+    let name = config.names.first().map_or("localhost", String::as_str);
+    let name = if name.contains(':') { format!("[{name}]") } else { name.to_owned() };
+    let verifier = match config.listen.port() {
+        0 => "# verifier = \"https://HOST:PORT\"   (the port is chosen when the verifier starts)".to_owned(),
+        port => format!("verifier = \"https://{name}:{port}\""),
+    };
+    format!("{verifier}\nca = \"ca.pem\"\ncert = \"{admin}.pem\"\nkey = \"{admin}.key\"\n")
 }
 
 /// Makes a new verifier in an empty state directory.
@@ -90,7 +103,9 @@ pub fn init(state_dir: &Path, admin: &str, config: &Config) -> Result<Made, Setu
     let pem = Zeroizing::new(key.serialize_pem());
     write_atomic(&admin_key, 0o600, pem.as_bytes()).map_err(io(&admin_key))?;
     store.add_operator(&now, "verifier", &issued)?;
-    Ok(Made { ca_pin: ca.pin(), ca_certificate, admin_certificate, admin_key })
+    let client = state_dir.join(format!("{admin}.toml"));
+    write_atomic(&client, 0o644, client_file(config, admin).as_bytes()).map_err(io(&client))?;
+    Ok(Made { ca_pin: ca.pin(), ca_certificate, admin_certificate, admin_key, client_file: client })
 }
 
 fn load_ca(state_dir: &Path) -> Result<Ca, SetupError> {

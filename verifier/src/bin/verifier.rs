@@ -73,6 +73,7 @@ fn init(dir: Option<PathBuf>, config: Option<&Path>, admin: &str, output: &str) 
         let text = serde_json::json!({
             "state_dir": dir, "ca_pin": made.ca_pin, "ca_certificate": made.ca_certificate,
             "admin_certificate": made.admin_certificate, "admin_key": made.admin_key,
+            "client_file": made.client_file,
         });
         println!("{text}");
     } else {
@@ -80,6 +81,7 @@ fn init(dir: Option<PathBuf>, config: Option<&Path>, admin: &str, output: &str) 
         println!("CA         {}", made.ca_certificate.display());
         println!("CA pin     {}   (give it to hosts: hostd provision --ca-pin)", made.ca_pin);
         println!("admin      {} and {}", made.admin_certificate.display(), made.admin_key.display());
+        println!("client     hostmark --config {} host list", made.client_file.display());
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use hostmark_attest::bytes::ParseError;
+use hostmark_attest::finding::Finding;
 use hostmark_attest::policy::PolicyError;
+use hostmark_attest::wire::ErrorBody;
 
 /// The exit codes of SURFACE.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,6 +18,10 @@ pub(super) enum Exit {
     Refused = 1,
     /// Wrong usage, or an input that cannot be used.
     Unusable = 2,
+    /// The verifier does not answer.
+    Unreachable = 3,
+    /// Less than was asked for.
+    Partial = 4,
 }
 
 impl From<Exit> for ExitCode {
@@ -24,6 +30,8 @@ impl From<Exit> for ExitCode {
             Exit::Good => Self::SUCCESS,
             Exit::Refused => Self::from(1),
             Exit::Unusable => Self::from(2),
+            Exit::Unreachable => Self::from(3),
+            Exit::Partial => Self::from(4),
         }
     }
 }
@@ -33,12 +41,35 @@ impl From<Exit> for ExitCode {
 pub(super) struct Failure {
     exit: Exit,
     message: String,
+    /// Further reasons, one line each.
+    more: Vec<String>,
+    /// The verifier's own words, for `--output json`.
+    body: Option<Box<ErrorBody>>,
 }
 
 impl Failure {
+    fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into(), more: Vec::new(), body: None }
+    }
+
     /// An input or an option that cannot be used.
     pub(super) fn unusable(message: impl Into<String>) -> Self {
-        Self { exit: Exit::Unusable, message: message.into() }
+        Self::new(Exit::Unusable, message)
+    }
+
+    /// The verifier does not answer, or not as a verifier.
+    pub(super) fn unreachable(message: impl Into<String>) -> Self {
+        Self::new(Exit::Unreachable, message)
+    }
+
+    /// The verifier refuses what was asked.
+    pub(super) fn refused(message: impl Into<String>, others: &[Finding]) -> Self {
+        Self { more: others.iter().map(ToString::to_string).collect(), ..Self::new(Exit::Refused, message) }
+    }
+
+    /// Adds the verifier's own words.
+    pub(super) fn with(self, body: &ErrorBody) -> Self {
+        Self { body: Some(Box::new(body.clone())), ..self }
     }
 
     /// A malformed file: its name, the byte, and why.
@@ -61,11 +92,16 @@ impl Failure {
         &self.message
     }
 
-    /// Writes the one line to stderr.
-    pub(super) fn print(&self) -> Exit {
-        let line = one_line(&self.message);
+    /// Writes the line to stderr, each further reason on a line of its own, and the verifier's words to stdout where JSON is asked for.
+    pub(super) fn print(&self, json: bool) -> Exit {
         // Nobody may be listening; the exit code still tells.
-        let _ = writeln!(std::io::stderr(), "hostmark: {line}");
+        for line in std::iter::once(&self.message).chain(&self.more) {
+            let _ = writeln!(std::io::stderr(), "hostmark: {}", one_line(line));
+        }
+        if let Some(text) = self.body.as_ref().filter(|_| json).and_then(|body| serde_json::to_string_pretty(body).ok())
+        {
+            let _ = writeln!(std::io::stdout(), "{text}");
+        }
         self.exit
     }
 }

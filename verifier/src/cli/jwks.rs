@@ -30,12 +30,16 @@ struct Jwk {
 pub(super) fn read(file: &Path, usage: &str) -> Result<KeySet, Failure> {
     let bytes = input::read(file, "a JWK Set", input::SMALL_MAX)?;
     let json: Value = serde_json::from_slice(&bytes).map_err(|error| input::json_error(file, &bytes, &error))?;
-    let name = file.display();
-    let list = match &json {
+    parse(&file.display().to_string(), &json, usage)
+}
+
+/// As [`read`], from JSON that is called `name`.
+pub(super) fn parse(name: &str, json: &Value, usage: &str) -> Result<KeySet, Failure> {
+    let list = match json {
         Value::Object(members) => match members.get("keys") {
             Some(Value::Array(keys)) => keys.clone(),
             Some(_) => return Err(Failure::unusable(format!("{name}: `keys` is not a list of JWKs"))),
-            None => vec![json],
+            None => vec![json.clone()],
         },
         _ => {
             return Err(Failure::unusable(format!(

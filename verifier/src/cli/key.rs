@@ -2,7 +2,7 @@
 //!
 //! The private half never leaves its file and is never sent anywhere; the public half goes to `trust/signers/` of the verifier.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -64,26 +64,12 @@ fn create(file: &Path) -> Outcome {
     let key = SoftwareKey::from_pkcs8(&pair.serialize_der())
         .ok_or_else(|| Failure::unusable("the generated key cannot be read back: nothing was written"))?;
     let public = pair.public_key_pem();
-    let public_file = PathBuf::from([file.as_os_str(), std::ffi::OsStr::new(".pub")].concat_os());
-    if public_file.exists() {
-        return Err(Failure::unusable(format!("{}: exists: name another file", public_file.display())));
-    }
-    write_new(file, 0o600, Zeroizing::new(pair.serialize_pem()).as_bytes())?;
-    write_new(&public_file, 0o644, public.as_bytes())?;
+    let mut public_file = file.as_os_str().to_owned();
+    public_file.push(".pub");
+    let (secret, open) = (new_secret(file.to_owned())?, new_file(PathBuf::from(public_file), 0o644)?);
+    secret.keep(Zeroizing::new(pair.serialize_pem()).as_bytes())?;
+    let public_file = open.keep(public.as_bytes())?;
     view(file, Some(&public_file), &key, &public)
-}
-
-/// Joins parts of a path without going through UTF-8.
-trait ConcatOs {
-    fn concat_os(&self) -> std::ffi::OsString;
-}
-
-impl ConcatOs for [&std::ffi::OsStr; 2] {
-    fn concat_os(&self) -> std::ffi::OsString {
-        let mut out = std::ffi::OsString::new();
-        self.iter().for_each(|part| out.push(part));
-        out
-    }
 }
 
 fn view(file: &Path, public_file: Option<&Path>, key: &SoftwareKey, public: &str) -> Outcome {
@@ -104,15 +90,47 @@ fn view(file: &Path, public_file: Option<&Path>, key: &SoftwareKey, public: &str
     Answer::new(&KeyView { file, public_file, kid: key.kid(), public_jwk: jwk, public_pem: public }, text)
 }
 
-fn write_new(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Failure> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(|error| {
-        if error.kind() == std::io::ErrorKind::AlreadyExists {
-            Failure::unusable(format!("{}: exists, and a key is never overwritten: name another file", path.display()))
-        } else {
-            Failure::io(path, &error)
+/// A new file that is still empty; it goes away unless something is kept in it.
+#[derive(Debug)]
+pub(super) struct NewFile {
+    path: PathBuf,
+    file: File,
+    kept: bool,
+}
+
+/// A new file of mode 0600. An existing one is never overwritten.
+pub(super) fn new_secret(path: PathBuf) -> Result<NewFile, Failure> {
+    new_file(path, 0o600)
+}
+
+fn new_file(path: PathBuf, mode: u32) -> Result<NewFile, Failure> {
+    match OpenOptions::new().write(true).create_new(true).mode(mode).open(&path) {
+        Ok(file) => Ok(NewFile { path, file, kept: false }),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            Err(Failure::unusable(format!("{}: exists, and is never overwritten: name another file", path.display())))
         }
-    })?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(|error| Failure::io(path, &error))
+        Err(error) => Err(Failure::io(&path, &error)),
+    }
+}
+
+impl NewFile {
+    /// Writes the content to disk and keeps the file.
+    pub(super) fn keep(mut self, bytes: &[u8]) -> Result<PathBuf, Failure> {
+        self.file
+            .write_all(bytes)
+            .and_then(|()| self.file.sync_all())
+            .map_err(|error| Failure::io(&self.path, &error))?;
+        self.kept = true;
+        Ok(self.path.clone())
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if !self.kept {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
 }
 
 /// Loads an operator's signing key, and its public half in PEM. A key that others may read is refused.

@@ -4,14 +4,23 @@
 //! `--output json` the answer is the only thing on stdout. Errors are one line on stderr and say what to do.
 
 mod answer;
+mod audit;
+mod client;
+mod connect;
+mod explain;
 mod failure;
+mod host;
 mod input;
 mod inspect;
 mod jwks;
 mod key;
+mod operator;
+mod place;
 mod policy;
+mod pool;
 mod refs;
 mod show;
+mod token;
 mod toml_diff;
 mod verify;
 mod when;
@@ -32,6 +41,8 @@ type Outcome = Result<Answer, Failure>;
 struct Arguments {
     #[command(flatten)]
     global: Global,
+    #[command(flatten)]
+    connection: connect::Connection,
     #[command(subcommand)]
     noun: Noun,
 }
@@ -63,6 +74,23 @@ enum Format {
 
 #[derive(Debug, Subcommand)]
 enum Noun {
+    /// Hosts: who they are, where they stand and why.
+    #[command(subcommand)]
+    Host(host::HostCommand),
+    /// Join tokens, each for one enrolment.
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// People and schedulers that may ask the verifier.
+    #[command(subcommand)]
+    Operator(operator::OperatorCommand),
+    /// Pools: who may carry which label, and why.
+    #[command(subcommand)]
+    Pool(pool::PoolCommand),
+    /// Hosts that may run a workload now, with permits.
+    Place(place::Place),
+    /// The chain of changes.
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Show what a file of evidence says, without judging it.
     #[command(subcommand)]
     Inspect(inspect::Inspect),
@@ -92,16 +120,22 @@ pub fn main() -> ExitCode {
         }
     };
     let Global { output, quiet, verbose } = arguments.global;
-    let style = Style::of_stdout(verbose);
+    let (style, to) = (Style::of_stdout(verbose), arguments.connection);
     let outcome = match arguments.noun {
+        Noun::Host(command) => command.run(&to, style),
+        Noun::Token(command) => command.run(&to, style),
+        Noun::Operator(command) => command.run(&to, style),
+        Noun::Pool(command) => command.run(&to, style),
+        Noun::Place(command) => command.run(&to, style),
+        Noun::Audit(command) => command.run(&to, style),
         Noun::Inspect(command) => command.run(style),
         Noun::Verify(command) => command.run(style),
-        Noun::Refs(command) => command.run(style),
-        Noun::Policy(command) => command.run(style),
+        Noun::Refs(command) => command.run(&to, style),
+        Noun::Policy(command) => command.run(&to, style),
         Noun::Key(command) => command.run(style),
     };
     match outcome.and_then(|answer| answer.print(output == Format::Json, quiet)) {
         Ok(exit) => exit.into(),
-        Err(failure) => failure.print().into(),
+        Err(failure) => failure.print(output == Format::Json).into(),
     }
 }

@@ -5,17 +5,20 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use hostmark_attest::admission::AdmissionPolicy;
-use hostmark_attest::jws::{Signer as _, sign_detached};
+use hostmark_attest::jws::{Purpose, Signer as _, sign_detached};
 use hostmark_attest::label::Levels;
 use hostmark_attest::policy::{AppraisalPolicy, POLICY, REFERENCES, References, parse_toml};
 use hostmark_attest::pool::Pool;
 use serde::Serialize;
 
 use super::answer::Answer;
+use super::client::Client;
+use super::connect::Connection;
 use super::failure::{Exit, Failure, one_line};
 use super::show::{Cell, Mood, Style, facts};
 use super::toml_diff::{Change, diff};
 use super::{Outcome, input, key};
+use crate::api::views::{PublishFile, Published};
 use crate::files::write_atomic;
 
 /// `hostmark policy …`
@@ -45,10 +48,18 @@ pub(super) enum Policy {
         #[arg(long, value_name = "FILE")]
         key: PathBuf,
     },
+    /// Publish a signed appraisal policy to the verifier.
+    Publish {
+        /// The file; the policy's name is the file's.
+        file: PathBuf,
+        /// Sign it now with this key. Without it, FILE.sig is sent.
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
+    },
 }
 
 impl Policy {
-    pub(super) fn run(self, style: Style) -> Outcome {
+    pub(super) fn run(self, connection: &Connection, style: Style) -> Outcome {
         match self {
             Self::Check { paths, levels } => check(&paths, &levels.map_or_else(Levels::default, Levels::new), style),
             Self::Diff { before, after } => {
@@ -73,6 +84,20 @@ impl Policy {
                     )));
                 }
                 sign(&file, &document, &key)
+            }
+            Self::Publish { file, key } => {
+                let document = Document::load(&file)?;
+                match document.kind {
+                    Kind::Appraisal => publish(connection, &file, &document, key.as_deref()),
+                    Kind::References => Err(Failure::unusable(format!(
+                        "{}: holds reference values: use `hostmark refs publish`",
+                        document.path
+                    ))),
+                    Kind::Pool | Kind::Admission => Err(Failure::unusable(format!(
+                        "{}: pools and admission policies are changed together: use `hostmark pool apply DIR`",
+                        document.path
+                    ))),
+                }
             }
         }
     }
@@ -217,7 +242,7 @@ fn check(paths: &[PathBuf], levels: &Levels, style: Style) -> Outcome {
                 good.push(document);
             }
             Err(failure) => {
-                failure.print();
+                failure.print(false);
                 let problem = Some(failure.message().to_owned());
                 checked.push(Checked { file, kind: None, version: None, valid: false, problem });
             }
@@ -310,20 +335,55 @@ struct SignView<'a> {
     typ: &'a str,
 }
 
+/// The detached signature over a file's exact bytes, and the key's id.
+fn signature(document: &Document, key_file: &Path) -> Result<(String, String), Failure> {
+    let (signer, _) = key::load(key_file)?;
+    let token = sign_detached(&purpose(document.kind), document.text.as_bytes(), &signer)
+        .map_err(|error| Failure::unusable(format!("{}: {error}", key_file.display())))?;
+    Ok((token, signer.kid().to_owned()))
+}
+
+fn purpose(kind: Kind) -> Purpose {
+    if kind == Kind::References { REFERENCES } else { POLICY }
+}
+
+/// Sends a checked file with its signature: one that is made now, or the one beside the file.
+pub(super) fn publish(connection: &Connection, path: &Path, document: &Document, key_file: Option<&Path>) -> Outcome {
+    let signature = match key_file {
+        Some(key_file) => signature(document, key_file)?.0,
+        None => {
+            let beside = signature_path(path);
+            if !beside.exists() {
+                return Err(Failure::unusable(format!(
+                    "{} is not there: sign the file first, or name the signing key with --key",
+                    beside.display()
+                )));
+            }
+            input::read_text(&beside, "a signature", input::SMALL_MAX)?.trim().to_owned()
+        }
+    };
+    let file = PublishFile { name: document.name.clone(), toml: document.text.clone(), signature };
+    let route = if document.kind == Kind::References { "references" } else { "policies" };
+    let done: Published = Client::new(connection)?.post(&["v1", route], &file)?;
+    let text = facts([
+        ("published", done.name.clone()),
+        ("version", done.version.to_string()),
+        ("signed by", done.signer.clone()),
+    ]);
+    Answer::new(&done, text)
+}
+
 /// Signs a checked file and writes the signature beside it.
 pub(super) fn sign(path: &Path, document: &Document, key_file: &Path) -> Outcome {
-    let (signer, _) = key::load(key_file)?;
-    let purpose = if document.kind == Kind::References { REFERENCES } else { POLICY };
-    let token = sign_detached(&purpose, document.text.as_bytes(), &signer)
-        .map_err(|error| Failure::unusable(format!("{}: {error}", key_file.display())))?;
+    let (token, kid) = signature(document, key_file)?;
     let signature_file = signature_path(path);
     write_beside(&signature_file, format!("{token}\n").as_bytes())?;
     let text = facts([
         ("signed", document.path.clone()),
         ("signature", signature_file.display().to_string()),
-        ("by key", signer.kid().to_owned()),
+        ("by key", kid.clone()),
     ]);
-    let view = SignView { file: &document.path, signature_file, kid: signer.kid(), typ: purpose.typ };
+    let view = SignView { file: &document.path, signature_file, kid: &kid, typ: purpose(document.kind).typ };
     Answer::new(&view, text)
 }
 

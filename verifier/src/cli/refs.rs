@@ -12,8 +12,9 @@ use hostmark_attest::manifest::{BYTES_MAX as MANIFEST_MAX, EngineManifest};
 use hostmark_attest::policy::capture::{Capture, capture};
 
 use super::answer::Answer;
+use super::connect::Connection;
 use super::failure::Failure;
-use super::policy::{Document, Kind, compare, sign, write_beside};
+use super::policy::{Document, Kind, compare, publish, sign, write_beside};
 use super::show::{Style, facts};
 use super::{Outcome, input};
 
@@ -54,10 +55,18 @@ pub(super) enum Refs {
         #[arg(long, value_name = "FILE")]
         key: PathBuf,
     },
+    /// Publish a signed bundle to the verifier.
+    Publish {
+        /// The bundle; its name is the file's.
+        file: PathBuf,
+        /// Sign it now with this key. Without it, FILE.sig is sent.
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
+    },
 }
 
 impl Refs {
-    pub(super) fn run(self, style: Style) -> Outcome {
+    pub(super) fn run(self, connection: &Connection, style: Style) -> Outcome {
         match self {
             Self::Capture { boot_log, ima, manifest, version, out } => {
                 let sources = Sources::read(boot_log.as_deref(), ima.as_deref(), &manifest)?;
@@ -65,6 +74,7 @@ impl Refs {
             }
             Self::Diff { before, after } => compare(&load(&before)?, &load(&after)?, style),
             Self::Sign { file, key } => sign(&file, &load(&file)?, &key),
+            Self::Publish { file, key } => publish(connection, &file, &load(&file)?, key.as_deref()),
         }
     }
 }

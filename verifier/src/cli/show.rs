@@ -5,6 +5,7 @@ use std::io::IsTerminal as _;
 
 use hostmark_attest::finding::{Finding, Severity};
 use hostmark_attest::tier::Tier;
+use serde::Serialize;
 
 use super::failure::one_line;
 
@@ -144,4 +145,9 @@ pub(super) fn tier(tier: Tier) -> Cell {
         _ => Mood::Quiet,
     };
     Cell::mood(mood, tier.name())
+}
+
+/// The JSON name of an enum's value.
+pub(super) fn name_of(value: &impl Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
