@@ -47,6 +47,9 @@ pub struct RuntimeSeen {
     pub violations: u64,
     /// The first findings about files; the counts above are complete.
     pub findings: Vec<Finding>,
+    /// What was found of the list itself and is more than information: a delta does not show it again.
+    #[serde(default)]
+    pub list: Vec<Finding>,
 }
 
 /// A key for seals, kept outside the database.

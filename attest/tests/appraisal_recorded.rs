@@ -292,6 +292,31 @@ fn what_an_earlier_round_saw_is_not_forgotten_in_a_delta() {
 }
 
 #[test]
+fn b14_what_the_first_round_found_of_the_list_counts_in_every_delta() {
+    let judge = judge(POLICY, &lab());
+    let tiers = |mut host: Host| {
+        let first = round(&host, &judge, None).unwrap();
+        host.ima.clear();
+        host.ima_from = first.state().ima().entries;
+        host.clock += 10;
+        let second = round(&host, &judge, Some(first.state())).unwrap();
+        assert_eq!(ids(&first), ids(&second));
+        (ids(&second).join(" "), first.tier(Submodule::Runtime), second.tier(Submodule::Runtime))
+    };
+    assert_eq!(tiers(Host::new("systemd-again")), (String::new(), Tier::Affirming, Tier::Affirming));
+    // A list whose first entry is another boot's: the list replays to PCR 10, but is not tied to PCR 0-9.
+    let mut host = Host::new("systemd-again");
+    let foreign = recorded("plain", "ima.bin");
+    let own = recorded("systemd-again", "ima.bin");
+    let second = |list: &[u8]| ImaLog::parse(list).unwrap().entries().nth(1).unwrap().at();
+    host.tpm.set(HashAlg::Sha256, 10, Digest::zero(HashAlg::Sha256));
+    host.ima.clear();
+    host.run_ima(&[&foreign[..second(&foreign)], &own[second(&own)..]].concat());
+    let bad = tiers(host);
+    assert_eq!(bad, ("ima.boot-aggregate".to_owned(), Tier::Contraindicated, Tier::Contraindicated));
+}
+
+#[test]
 fn b11_a_manifest_that_the_host_log_does_not_hold_is_no_claim() {
     let mut host = Host::new("systemd-again");
     host.manifest = EngineManifest { version: 1, root_is_default: false, engines: BTreeMap::new() }.to_canonical();

@@ -18,10 +18,11 @@ pub(super) fn appraise(
     before: Option<&RoundState>,
     fingerprint: &str,
 ) -> Result<(Subject, RuntimeSeen), Resend> {
-    let mut subject = Subject { findings: logs.ima_findings().clone(), ..Subject::default() };
+    let mut subject = Subject::default();
     let mut seen = RuntimeSeen::default();
     let Some(rules) = policy.ima() else { return Ok((subject, seen)) };
     let Some(prefix) = logs.ima() else {
+        subject.findings = logs.ima_findings().clone();
         subject.claim("executables", Tier::Contraindicated, Basis::PcrAnchored);
         return Ok((subject, seen));
     };
@@ -36,6 +37,16 @@ pub(super) fn appraise(
             return Err(Resend { findings: finding.into() });
         }
         seen = before.runtime().clone();
+    }
+    for finding in logs.ima_findings().as_slice() {
+        if finding.severity == Severity::Info {
+            subject.findings.push(finding.clone());
+        } else if !seen.list.iter().any(|earlier| earlier.id == finding.id) {
+            seen.list.push(finding.clone());
+        }
+    }
+    for finding in &seen.list {
+        subject.findings.push(finding.clone());
     }
     let references = windows.iter().any(|window| window.names_files());
     for entry in prefix.entries() {
