@@ -298,7 +298,10 @@ mod tests {
         assert!(verify_head(&good, &keys.audit_set()).is_ok());
         let stripped = good.rsplit_once('.').unwrap().0.to_owned() + ".";
         let other_typ = jws::sign(&Purpose { typ: "permit", ..HEAD }, b"{}", &keys.audit).unwrap();
+        let elsewhere = Head { aud: "hostmark".into(), seq: 1, hash: String::new(), unix_ms: 0 };
+        let other_audience = jws::sign(&HEAD, &serde_json::to_vec(&elsewhere).unwrap(), &keys.audit).unwrap();
         let rows = [
+            ("another audience", other_audience, "audit.head-audience"),
             ("another key of the same verifier", sign_head(&keys.results, 1, &GENESIS, 0).unwrap(), "audit.head-key"),
             ("another typ", other_typ, "audit.head-purpose"),
             ("no signature", stripped, "audit.head-signature"),

@@ -217,3 +217,54 @@ pub fn authorise(
     }
     Ok(Some(Caller { role: row.role, name: row.subject, serial: peer.serial.clone() }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Change = fn(&mut Peer, &mut CertificateRow);
+
+    #[test]
+    fn d1_a_certificate_counts_only_as_it_was_recorded() {
+        let now = Now { boot_id: "b".into(), boot_ms: 0, unix_ms: 1000 };
+        let rows: [(&str, Change, Result<(), &str>); 8] = [
+            ("honest", |_, _| {}, Ok(())),
+            (
+                "another certificate of the same serial",
+                |peer, _| peer.fingerprint = [1; 32],
+                Err("auth.certificate-mismatch"),
+            ),
+            ("its row says another role", |_, row| row.role = Role::Admin, Err("auth.certificate-mismatch")),
+            ("its row says another name", |_, row| row.subject = "bob".into(), Err("auth.certificate-mismatch")),
+            ("revoked", |_, row| row.revoked = true, Err("auth.revoked")),
+            ("ends now", |_, row| row.not_after_unix_ms = 1000, Err("auth.expired")),
+            ("ends later", |_, row| row.not_after_unix_ms = 1001, Ok(())),
+            (
+                "another role, rightly",
+                |peer, row| {
+                    row.role = Role::Scheduler;
+                    peer.organization = "hostmark:scheduler".into();
+                },
+                Err("auth.role"),
+            ),
+        ];
+        for (name, change, expect) in rows {
+            let mut peer = Peer {
+                serial: "01".into(),
+                organization: "hostmark:viewer".into(),
+                common_name: "ann".into(),
+                fingerprint: [0; 32],
+            };
+            let mut row = CertificateRow {
+                role: Role::Viewer,
+                subject: "ann".into(),
+                fingerprint: [0; 32],
+                not_after_unix_ms: 2000,
+                revoked: false,
+            };
+            change(&mut peer, &mut row);
+            let outcome = authorise(Access::Roles(&[Role::Viewer]), Some(&peer), Some(row), &now);
+            assert_eq!(outcome.as_ref().map(|_| ()).map_err(Refusal::id), expect, "{name}");
+        }
+    }
+}

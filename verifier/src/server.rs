@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::header::CONTENT_LENGTH;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -21,7 +22,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use hostmark_attest::finding::Finding;
 
-use crate::api::{Route, routes};
+use crate::api::{Route, routes, too_large};
 use crate::auth::{Peer, authorise};
 use crate::metrics;
 use crate::refusal::{Kind, Refusal};
@@ -49,6 +50,11 @@ pub fn router(state: &AppState) -> Router {
         let handler = (route.handler)().layer(DefaultBodyLimit::max(route.body_max)).layer(guard);
         router = router.route(route.path, handler);
     }
+    finished(router).with_state(state.clone())
+}
+
+/// What holds for every route and for none: unknown paths and methods, and panics.
+fn finished(router: Router<AppState>) -> Router<AppState> {
     router
         .fallback(|| async { Refusal::not_found("route") })
         .method_not_allowed_fallback(|| async {
@@ -58,7 +64,6 @@ pub fn router(state: &AppState) -> Router {
         .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
             Refusal::internal("a handler panicked").into_response()
         }))
-        .with_state(state.clone())
 }
 
 /// Authorises one request, bounds its time, and counts it.
@@ -90,6 +95,11 @@ fn admit(state: &AppState, route: &Route, request: &mut Request) -> Result<(), R
     };
     if let Some(caller) = authorise(route.access, peer.as_ref(), row, &state.now())? {
         request.extensions_mut().insert(caller);
+    }
+    // An announced size is refused at once; one that is not announced is cut while it is read.
+    let announced = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|size| size > route.body_max) {
+        return Err(too_large());
     }
     Ok(())
 }
@@ -314,4 +324,35 @@ pub async fn serve_metrics(state: AppState, address: SocketAddr) -> Result<Socke
         }
     });
     Ok(bound)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn panics() -> &'static str {
+        panic!("inside a handler")
+    }
+
+    #[tokio::test]
+    async fn d20_a_panic_answers_error_and_says_nothing_of_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = crate::config::Config {
+            state_dir: dir.path().join("state"),
+            trust_dir: dir.path().join("trust"),
+            ..crate::config::Config::default()
+        };
+        crate::setup::init(&config.state_dir, "admin", &config).unwrap();
+        let state = crate::setup::load(config).unwrap();
+        let router = finished(Router::new().route("/panics", axum::routing::get(panics))).with_state(state);
+        for (path, status, id) in [("/panics", 500, "error"), ("/nowhere", 404, "route.unknown")] {
+            let request = axum::http::Request::get(path).body(axum::body::Body::empty()).unwrap();
+            let response = tower::ServiceExt::oneshot(router.clone(), request).await.unwrap();
+            assert_eq!(response.status().as_u16(), status);
+            let body = axum::body::to_bytes(response.into_body(), 4096).await.unwrap();
+            let body: hostmark_attest::wire::ErrorBody = serde_json::from_slice(&body).unwrap();
+            assert_eq!(body.error.id, id);
+            assert!(!body.error.message.contains("inside"));
+        }
+    }
 }

@@ -25,6 +25,11 @@ fn media_type(request: &Request) -> String {
     request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
 }
 
+/// 413.
+pub(crate) fn too_large() -> Refusal {
+    Refusal::new(Kind::TooLarge, Finding::error("request.size", "the body is larger than this route accepts"))
+}
+
 async fn read<S: Send + Sync>(request: Request, state: &S) -> Outcome<Bytes> {
     if request.headers().contains_key(axum::http::header::CONTENT_ENCODING) {
         let finding = Finding::error("request.encoding", "compressed bodies are not accepted");
@@ -32,7 +37,7 @@ async fn read<S: Send + Sync>(request: Request, state: &S) -> Outcome<Bytes> {
     }
     Bytes::from_request(request, state).await.map_err(|rejection| {
         if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            Refusal::new(Kind::TooLarge, Finding::error("request.size", "the body is larger than this route accepts"))
+            too_large()
         } else {
             Refusal::new(Kind::Malformed, Finding::error("request.body", "the body could not be read to its end"))
         }

@@ -23,6 +23,7 @@ use axum::routing::{MethodRouter, delete, get, post};
 use crate::auth::{Access, Role};
 use crate::state::AppState;
 
+pub(crate) use body::too_large;
 pub use body::{Body, BodyBytes};
 pub(crate) use health::{metrics, readyz};
 

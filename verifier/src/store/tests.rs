@@ -337,3 +337,18 @@ fn d22_a_malformed_row_is_refused_alone() {
     let nodes: Vec<String> = desk.store.hosts().unwrap().into_iter().map(|host| host.assignment.node).collect();
     assert_eq!(nodes, ["node-1"]);
 }
+
+#[test]
+fn d5_strangers_cannot_fill_the_store() {
+    let desk = Desk::new();
+    let first = desk.begin(0, 0, None);
+    let copies = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
+        INSERT INTO enrolments SELECT id || i, state, host || i, rebinds, ek_id, ek_public, ek_certificate, ek_intermediates, class, ak_public,
+            ak_name, token_hash, secret_hash, nonce, boot_id, deadline_boot_ms, created_unix_ms, tls_public, findings FROM enrolments, n";
+    desk.store.write(&at(0), |tx| Ok(tx.execute(copies, []).map(|_| ())?)).unwrap();
+    assert_eq!(desk.store.begin_enrolment(&at(1), &enrolment(1, 1, None)).unwrap_err().id(), "enrolment.too-many");
+    // Those that nobody activates make room by themselves.
+    let later = at(120_001);
+    desk.store.begin_enrolment(&later, &enrolment(1, 1, None)).unwrap();
+    assert_eq!(desk.store.enrolment(&first.id).unwrap_err().id(), "enrolment.unknown");
+}

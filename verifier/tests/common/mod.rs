@@ -16,6 +16,9 @@ use reqwest::{Client, Method, StatusCode};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+pub trait ReadWrite: std::io::Read + std::io::Write {}
+impl<T: std::io::Read + std::io::Write> ReadWrite for T {}
+
 pub struct Running {
     pub dir: tempfile::TempDir,
     pub state: AppState,
@@ -186,6 +189,15 @@ impl Running {
         let url = format!("https://localhost:{}{path}", self.address.port());
         let response = client.post(url).header("content-type", media).body(body.to_owned()).send().await.unwrap();
         Self::id((response.status(), response.text().await.unwrap()))
+    }
+
+    /// Talks over a bare TLS connection without certificate.
+    pub fn raw<T>(&self, talk: impl FnOnce(&mut dyn ReadWrite) -> T) -> T {
+        let config = Arc::new(self.tls(None, &[&rustls::version::TLS13]));
+        let mut socket = std::net::TcpStream::connect(self.address).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let mut tls = rustls::ClientConnection::new(config, "localhost".try_into().unwrap()).unwrap();
+        talk(&mut rustls::Stream::new(&mut tls, &mut socket))
     }
 
     /// A raw handshake with a client that would resume.
