@@ -159,7 +159,7 @@ fn a11_an_activation_used_a_hundred_times_at_once_wins_once() {
 }
 
 #[test]
-fn a_join_token_counts_for_what_it_was_made() {
+fn a11_a_join_token_counts_for_what_it_was_made() {
     type Bind = fn(&mut NewToken);
     let other_tpm: Bind = |token| token.ek_id = Some("00".repeat(32));
     let rows: [(&str, Bind, &str); 5] = [
@@ -240,7 +240,7 @@ fn d14_a_node_name_belongs_to_one_host() {
 }
 
 #[test]
-fn a_late_activation_is_refused() {
+fn a10_a_late_activation_is_refused() {
     let desk = Desk::new();
     desk.token("t", "node-1", |_| {});
     assert_eq!(told(&desk.activate(&desk.begin(0, 0, Some("t")), 120_000)), "enrolment.deadline");
