@@ -28,6 +28,9 @@ const EXPLAINED_MAX: usize = 20;
 pub fn place(request: &PlacementRequest, view: &View, keys: &Keys, now: &Now) -> Outcome<PlacementResponse> {
     let levels = view.rules.levels();
     let label: Label = names::label("label", &request.label, levels)?;
+    if let Some(scheduler) = &request.scheduler {
+        names::name("scheduler", scheduler)?;
+    }
     if request.count == 0 || request.count > COUNT_MAX {
         return Err(Refusal::field("count", format!("ask for 1 to {COUNT_MAX} hosts")));
     }

@@ -132,6 +132,16 @@ impl Refusal {
 impl From<rusqlite::Error> for Refusal {
     fn from(error: rusqlite::Error) -> Self {
         tracing::error!(error = %error, "store error");
+        // What is in the row cannot be read: to ask again will not help, and no other row is affected (D22).
+        if matches!(
+            error,
+            rusqlite::Error::FromSqlConversionFailure(..)
+                | rusqlite::Error::InvalidColumnType(..)
+                | rusqlite::Error::IntegralValueOutOfRange(..)
+        ) {
+            let finding = Finding::error("store.row", "a stored row is malformed; nothing is granted by it");
+            return Self::new(Kind::Refused, finding.fix("restore the database, or enrol the host again"));
+        }
         Self::new(
             Kind::Unavailable,
             Finding::error("store.unavailable", "the store did not accept the change; nothing was granted")

@@ -5,6 +5,7 @@
 //! counts from the issue of the nonce.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use hostmark_attest::appraisal::{Endorsed, appraise};
 use hostmark_attest::evidence::Evidence;
@@ -61,9 +62,9 @@ pub fn challenge(state: &AppState, host: &str) -> Outcome<Challenge> {
 ///
 /// # Errors
 /// 400 for evidence that cannot be read, 422 `nonce.*` for a nonce that does not count, and whatever keeps the verifier from
-/// judging. Bad evidence is no error: the answer says so.
-pub fn round(state: &AppState, host: &str, body: &[u8]) -> Outcome<RoundOutcome> {
-    let outcome = take(state, host, body);
+/// judging. Bad evidence is no error: the answer says so. After `deadline` nothing is recorded: whoever asked has been told so.
+pub fn round(state: &AppState, host: &str, body: &[u8], deadline: Instant) -> Outcome<RoundOutcome> {
+    let outcome = take(state, host, body, deadline);
     let word = match &outcome {
         Ok(outcome) if outcome.resend => "resend",
         Ok(outcome) if outcome.result.is_none() => "refused",
@@ -75,7 +76,7 @@ pub fn round(state: &AppState, host: &str, body: &[u8]) -> Outcome<RoundOutcome>
     outcome
 }
 
-fn take(state: &AppState, host: &str, body: &[u8]) -> Outcome<RoundOutcome> {
+fn take(state: &AppState, host: &str, body: &[u8], deadline: Instant) -> Outcome<RoundOutcome> {
     let now = state.now();
     let evidence = Evidence::parse(body)
         .map_err(|error| Refusal::new(Kind::Malformed, Finding::error("evidence.malformed", error.to_string())))?;
@@ -124,7 +125,7 @@ fn take(state: &AppState, host: &str, body: &[u8]) -> Outcome<RoundOutcome> {
         Err(Stop::NotGenuine(findings)) => record.findings = findings.into_vec(),
         Err(Stop::Resend(resend)) => return again(state, &now, &host, &nonce, resend),
     }
-    state.store.record_round(&now, &record)?;
+    state.store.record_round(&now, &record, || Instant::now() >= deadline)?;
     answer(state, &record.host, Vec::new(), record.result)
 }
 

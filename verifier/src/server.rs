@@ -20,6 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use hostmark_attest::check::violated;
 use hostmark_attest::finding::Finding;
 
 use crate::api::{Route, routes, too_large};
@@ -66,15 +67,22 @@ fn finished(router: Router<AppState>) -> Router<AppState> {
         }))
 }
 
+/// When a request must have its answer.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadline(pub Instant);
+
 /// Authorises one request, bounds its time, and counts it.
 async fn guard(State((state, route)): State<(AppState, Route)>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
+    let limit = state.config.limits.request.0;
+    request.extensions_mut().insert(Deadline(started.checked_add(limit).unwrap_or(started)));
     let response = match admit(&state, &route, &mut request) {
         Err(refusal) => refusal.into_response(),
-        Ok(()) => match tokio::time::timeout(state.config.limits.request.0, next.run(request)).await {
+        Ok(()) => match tokio::time::timeout(limit, next.run(request)).await {
             Ok(response) => response,
             Err(_) => {
-                let finding = Finding::error("request.timeout", "the request took too long; nothing was granted");
+                let finding = Finding::error("request.timeout", "the request took too long")
+                    .fix("look whether the change was made before asking again");
                 Refusal::new(Kind::Timeout, finding).into_response()
             }
         },
@@ -87,6 +95,9 @@ async fn guard(State((state, route)): State<(AppState, Route)>, mut request: Req
 }
 
 fn admit(state: &AppState, route: &Route, request: &mut Request) -> Result<(), Refusal> {
+    if violated("request.path", !is_text(request.uri().path())) {
+        return Err(Refusal::field("path", "its percent-encoded bytes are not UTF-8"));
+    }
     let peer = request.extensions().get::<Peer>().cloned();
     let row = match &peer {
         // A point read of some 10 µs on its own connection: cheaper than a hop to another thread.
@@ -102,6 +113,19 @@ fn admit(state: &AppState, route: &Route, request: &mut Request) -> Result<(), R
         return Err(too_large());
     }
     Ok(())
+}
+
+/// Whether a path's percent-encoded bytes are UTF-8.
+fn is_text(path: &str) -> bool {
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((before, after)) = rest.split_once('%') {
+        bytes.extend_from_slice(before.as_bytes());
+        let byte = after.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        bytes.extend(byte);
+        rest = if byte.is_some() { after.get(2..).unwrap_or_default() } else { after };
+    }
+    std::str::from_utf8(&bytes).is_ok()
 }
 
 /// A verifier that listens.

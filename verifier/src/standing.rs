@@ -5,7 +5,7 @@
 //! `lapsed` is computed at the moment of asking and stored nowhere (law 2).
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use hostmark_attest::admission::{Admission, Condition, HostRecord, admit, explain};
 use hostmark_attest::finding::{Finding, Severity};
@@ -38,22 +38,30 @@ impl Standing {
     fn load(store: &Store, keys: &Keys, host: &str, now: &Now) -> Outcome<Option<Self>> {
         let row = match store.enrolled(host) {
             Ok(enrolled) => enrolled.row().clone(),
-            // A store that is away says nothing about the host: ask again.
-            Err(refusal) if matches!(refusal.kind, Kind::Unavailable | Kind::Internal) => return Err(refusal),
-            // Retired, unknown, or changed from outside: it stands nowhere.
+            // Not known now is not "gone": the change stays unread, and the next answer looks again.
+            Err(refusal) if refusal.kind == Kind::Unavailable => return Err(refusal),
+            // Retired, unknown, malformed, or changed from outside: it stands nowhere.
             Err(refusal) => {
                 tracing::debug!(host, %refusal, "host has no standing");
                 return Ok(None);
             }
         };
-        let last = store.result(host)?;
         let mut refused = Vec::new();
+        let last = match store.result(host) {
+            Err(refusal) if refusal.kind == Kind::Unavailable => return Err(refusal),
+            // One host's bad row is that host's trouble alone.
+            Err(refusal) => {
+                refused.push(*refusal.first);
+                None
+            }
+            Ok(last) => last,
+        };
         let mut result = None;
         if let Some(token) = last.as_ref().and_then(|last| last.result.as_ref()) {
             let seconds = now.unix_ms.div_euclid(1000);
             match VerifiedResult::verify(token, &keys.results_set(), host, seconds) {
                 Ok(verified) => result = Some(Arc::new(verified)),
-                Err(findings) => refused = findings.into_vec(),
+                Err(findings) => refused.extend(findings.into_vec()),
             }
         }
         Ok(Some(Self { row, last, result, refused, eligible: Vec::new() }))
@@ -199,7 +207,7 @@ fn limit(pool: &CompiledPool) -> u64 {
 #[derive(Debug, Default)]
 pub struct Standings {
     inner: RwLock<Inner>,
-    /// One refresh at a time: a slower one must not bring back what a faster one removed.
+    /// Held by whoever brings the cache up to date: two at once could put back what a later change had removed.
     refreshing: Mutex<()>,
 }
 
@@ -207,7 +215,7 @@ pub struct Standings {
 struct Inner {
     seen: i64,
     rules_seen: Option<i64>,
-    trust_seen: usize,
+    trust_seen: Option<Arc<crate::trust::Trust>>,
     hosts: HashMap<String, Arc<Standing>>,
     rules: Arc<Rules>,
 }
@@ -234,22 +242,22 @@ impl Standings {
         config: &crate::config::Config,
         now: &Now,
     ) -> Outcome<()> {
-        let trust_now = Arc::as_ptr(trust).addr();
-        let behind = || -> Outcome<_> {
+        let current = || -> Outcome<_> {
             let (seen, rules_seen, trust_seen) = {
                 let inner = self.read();
-                (inner.seen, inner.rules_seen, inner.trust_seen)
+                let same_trust = inner.trust_seen.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, trust));
+                (inner.seen, inner.rules_seen, same_trust)
             };
             let changes = store.changes(seen)?;
-            let current = changes.newest == seen && rules_seen == Some(changes.rules) && trust_seen == trust_now;
-            Ok((!current).then_some((changes, rules_seen, trust_seen)))
+            let same_rules = rules_seen == Some(changes.rules) && trust_seen;
+            Ok((changes.newest != seen || !same_rules).then_some((same_rules, changes)))
         };
-        if behind()?.is_none() {
+        if current()?.is_none() {
             return Ok(());
         }
-        let _one = self.refreshing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let Some((changes, rules_seen, trust_seen)) = behind()? else { return Ok(()) };
-        let rules = if rules_seen == Some(changes.rules) && trust_seen == trust_now {
+        let _turn = self.refreshing.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((same_rules, changes)) = current()? else { return Ok(()) };
+        let rules = if same_rules {
             None
         } else {
             Some(Arc::new(Rules::compile(&store.rules()?, &trust.signers, &config.levels)))
@@ -259,14 +267,14 @@ impl Standings {
             let standing = Standing::load(store, keys, &host, now)?;
             changed.push((host, standing));
         }
-        let mut inner = self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(rules) = rules {
             for standing in inner.hosts.values_mut() {
                 Arc::make_mut(standing).settle(&rules);
             }
             inner.rules = rules;
             inner.rules_seen = Some(changes.rules);
-            inner.trust_seen = trust_now;
+            inner.trust_seen = Some(Arc::clone(trust));
         }
         let rules = Arc::clone(&inner.rules);
         for (host, standing) in changed {
@@ -283,7 +291,7 @@ impl Standings {
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Inner> {
-        self.inner.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The rules in force.

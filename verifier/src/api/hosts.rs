@@ -11,7 +11,7 @@ use hostmark_attest::tpm::public::Public;
 use super::Body;
 use super::types::{Approve, Host, Label, Maintenance, Rebind, Retire, SetTag};
 use crate::auth::{Caller, Role};
-use crate::clock::millis;
+use crate::clock::{Now, millis};
 use crate::names;
 use crate::refusal::{Outcome, Refusal};
 use crate::state::AppState;
@@ -21,7 +21,7 @@ use crate::store::HostRow;
 const MAINTENANCE_MAX: std::time::Duration = std::time::Duration::from_secs(30 * 86_400);
 
 /// A host by id or node name; both grammars are strict, so nothing else reaches the store.
-async fn find(state: &AppState, text: &str) -> Outcome<HostRow> {
+pub(super) async fn find(state: &AppState, text: &str) -> Outcome<HostRow> {
     if names::id("host", text).is_err() {
         names::node("host", text)?;
     }
@@ -29,21 +29,23 @@ async fn find(state: &AppState, text: &str) -> Outcome<HostRow> {
     state.store(move |store| store.find_host(&text)).await
 }
 
+/// A known host and where it stands at `now`: proof that has lapsed is not shown as proof.
+fn known(state: &AppState, row: HostRow, now: &Now) -> Host {
+    let standing = state.standings.host(&row.id);
+    let stands = standing.map(|(standing, rules)| standing.state(now, rules.longest_lease_ms()));
+    Host::known(row, stands, now)
+}
+
 /// Lists hosts, waiting ones first.
 pub(super) async fn list(State(state): State<AppState>) -> Outcome<Json<Vec<Host>>> {
-    let now = state.now();
-    let list = state
-        .store(move |store| {
-            let mut list: Vec<Host> = store.pending_enrolments()?.into_iter().map(Host::from).collect();
-            let results = store.result_states()?;
-            for row in store.hosts()? {
-                let result = results.get(&row.id).map(String::as_str);
-                list.push(Host::known(row, result, &now));
-            }
-            Ok(list)
-        })
-        .await?;
-    Ok(Json(list))
+    let list = state.compute(|state| {
+        let now = state.now();
+        state.refresh(&now)?;
+        let mut list: Vec<Host> = state.store.pending_enrolments()?.into_iter().map(Host::from).collect();
+        list.extend(state.store.hosts()?.into_iter().map(|row| known(state, row, &now)));
+        Ok(list)
+    });
+    Ok(Json(list.await?))
 }
 
 /// Shows one host. A host may see itself only (D2).
@@ -53,7 +55,6 @@ pub(super) async fn show(
     Path(host): Path<String>,
 ) -> Outcome<Json<Host>> {
     caller.about(&host)?;
-    let now = state.now();
     let row = match find(&state, &host).await {
         Err(refusal) if refusal.id() == "host.unknown" && caller.role() != Role::Host => {
             let waiting = state.store(|store| store.pending_enrolments()).await?;
@@ -62,9 +63,12 @@ pub(super) async fn show(
         }
         other => other?,
     };
-    let id = row.id.clone();
-    let results = state.store(move |store| store.result_states()).await?;
-    Ok(Json(Host::known(row, results.get(&id).map(String::as_str), &now)))
+    let shown = state.compute(move |state| {
+        let now = state.now();
+        state.refresh(&now)?;
+        Ok(known(state, row, &now))
+    });
+    Ok(Json(shown.await?))
 }
 
 /// Approves a waiting host.

@@ -1,7 +1,9 @@
 //! `/v1/challenges` and `/v1/evidence`: the loop, for hosts.
 
+use std::time::Duration;
+
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use hostmark_attest::finding::Finding;
 use hostmark_attest::wire::{Challenge, EVIDENCE_TYPE, RoundOutcome};
 
@@ -9,7 +11,11 @@ use super::BodyBytes;
 use crate::auth::Caller;
 use crate::refusal::{Kind, Outcome, Refusal};
 use crate::rounds;
+use crate::server::Deadline;
 use crate::state::AppState;
+
+/// What is left of a request's time to say that its round failed.
+const ANSWER: Duration = Duration::from_millis(100);
 
 /// Issues a challenge.
 pub(super) async fn challenge(State(state): State<AppState>, caller: Caller) -> Outcome<Json<Challenge>> {
@@ -22,6 +28,7 @@ pub(super) async fn challenge(State(state): State<AppState>, caller: Caller) -> 
 pub(super) async fn evidence(
     State(state): State<AppState>,
     caller: Caller,
+    Extension(Deadline(end)): Extension<Deadline>,
     body: BodyBytes,
 ) -> Outcome<Json<RoundOutcome>> {
     let host = caller.host()?.to_owned();
@@ -31,5 +38,11 @@ pub(super) async fn evidence(
             .found(body.media_type);
         return Err(Refusal::new(Kind::MediaType, finding));
     }
-    state.compute(move |state| rounds::round(state, &host, &body.bytes)).await.map(Json)
+    // A little before the whole request's end, so that the host is told what happened, and told the truth.
+    let end = end.checked_sub(ANSWER).unwrap_or(end);
+    let round = state.compute(move |state| rounds::round(state, &host, &body.bytes, end));
+    match tokio::time::timeout_at(end.into(), round).await {
+        Ok(outcome) => outcome.map(Json),
+        Err(_) => Err(Refusal::internal("the appraisal took too long")),
+    }
 }

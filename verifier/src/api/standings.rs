@@ -7,11 +7,13 @@ use hostmark_attest::tier::Submodule;
 use hostmark_attest::wire::PoolPlace;
 
 use super::Body;
+use super::hosts::find;
 use super::views::{
     PlacementRequest, PlacementResponse, PoolSummary, PoolVerdict, StandingDetail, StandingFields, StandingSummary,
     SubsystemDetail,
 };
 use crate::clock::{Now, millis, rfc3339};
+use crate::names;
 use crate::placement;
 use crate::refusal::{Outcome, Refusal};
 use crate::rules::{CompiledPool, Rules};
@@ -83,7 +85,7 @@ pub(super) async fn list(State(state): State<AppState>) -> Outcome<Json<Vec<Stan
 
 /// One host, explained. A host is named by its id or its node.
 pub(super) async fn show(State(state): State<AppState>, Path(host): Path<String>) -> Outcome<Json<StandingDetail>> {
-    let id = state.store(move |store| store.find_host(&host)).await?.id;
+    let id = find(&state, &host).await?.id;
     let (view, now) = view(&state).await?;
     let standing = view.hosts.get(&id).ok_or_else(|| Refusal::not_found("host"))?;
     let subsystem = |name: Submodule| {
@@ -137,7 +139,8 @@ pub(super) async fn explain(
     State(state): State<AppState>,
     Path((pool, host)): Path<(String, String)>,
 ) -> Outcome<Json<PoolVerdict>> {
-    let id = state.store(move |store| store.find_host(&host)).await?.id;
+    names::name("pool", &pool)?;
+    let id = find(&state, &host).await?.id;
     let (view, now) = view(&state).await?;
     let standing = view.hosts.get(&id).ok_or_else(|| Refusal::not_found("host"))?;
     let pool = view.rules.pool(&pool).ok_or_else(|| Refusal::not_found("pool"))?;

@@ -2,7 +2,7 @@
 
 use hostmark_attest::finding::Finding;
 use hostmark_attest::label::Levels;
-use hostmark_attest::wire::B64;
+use hostmark_attest::wire::{B64, HostState};
 use serde::{Deserialize, Serialize};
 
 use crate::auth::Role;
@@ -354,17 +354,17 @@ impl From<EnrolmentRow> for Host {
 }
 
 impl Host {
-    /// A known host. `result` is the state that its last round gave, as the store derives it.
+    /// A known host. `stands` is its state at `now`; none for one that stands nowhere.
     #[must_use]
-    pub fn known(row: HostRow, result: Option<&str>, now: &Now) -> Self {
+    pub fn known(row: HostRow, stands: Option<HostState>, now: &Now) -> Self {
         let maintenance = row.maintenance_until_unix_ms > now.unix_ms;
-        let state = match result {
+        let state = match stands {
             _ if row.retired => Standing::Retired,
-            Some("disproven") => Standing::Disproven,
+            Some(HostState::Disproven) => Standing::Disproven,
             _ if maintenance => Standing::Maintenance,
-            Some("proven") => Standing::Proven,
-            Some(_) => Standing::Lapsed,
-            None => Standing::Unproven,
+            Some(HostState::Proven) => Standing::Proven,
+            Some(HostState::Lapsed) => Standing::Lapsed,
+            _ => Standing::Unproven,
         };
         Self {
             host: row.id,

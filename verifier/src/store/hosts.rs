@@ -1,7 +1,5 @@
 //! Approved hosts and what people decide about them.
 
-use std::collections::BTreeMap;
-
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use hostmark_attest::finding::Finding;
@@ -204,17 +202,6 @@ impl Store {
             Ok(rows
                 .filter_map(|row| row.inspect_err(|error| tracing::error!(%error, "a stored host is malformed")).ok())
                 .collect())
-        })
-    }
-
-    /// What the last round of each host gave: `proven`, `disproven`, or `lapsed` where no lease of it lasts.
-    ///
-    /// # Errors
-    /// 503.
-    pub fn result_states(&self) -> Outcome<BTreeMap<String, String>> {
-        self.read(|sql| {
-            let mut statement = sql.prepare_cached("SELECT host, state FROM results")?;
-            Ok(statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?)
         })
     }
 

@@ -74,6 +74,16 @@ pub struct Changes {
     pub rules: i64,
 }
 
+/// What the seal of a result covers: whose round it was, what it came to, and from when its lease counts.
+fn seal_message(parts: &[&[u8]]) -> Vec<u8> {
+    let mut message = b"result".to_vec();
+    for part in parts {
+        message.extend_from_slice(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+        message.extend_from_slice(part);
+    }
+    message
+}
+
 impl super::Tx<'_> {
     /// Remembers the serial of a proven tag: an older one is refused from now on.
     fn accept_tag_serial(&self, host: &str, serial: u64) -> Outcome<()> {
@@ -117,12 +127,17 @@ impl Store {
         })
     }
 
-    /// Uses the nonce up and records what the round came to. A change of state is in the audit chain.
+    /// Uses the nonce up and records what the round came to. A change of state is in the audit chain. `late` is asked once the
+    /// store is ours: a round whose host was told that nothing was granted grants nothing (D20).
     ///
     /// # Errors
-    /// 422 `nonce.*`; 409 `round.superseded` when the host was changed while it was appraised; 404, 409, 422 of the host.
-    pub fn record_round(&self, now: &Now, round: &RoundRecord) -> Outcome<()> {
+    /// 422 `nonce.*`; 409 `round.superseded` when the host was changed while it was appraised; 404, 409, 422 of the host; 500 `error`
+    /// when it is late.
+    pub fn record_round(&self, now: &Now, round: &RoundRecord, late: impl FnOnce() -> bool) -> Outcome<()> {
         self.write(now, |tx| {
+            if violated("round.late", late()) {
+                return Err(Refusal::internal("the round was not recorded in time"));
+            }
             let nonce = tx.consume_nonce(&round.nonce, &round.host, Purpose::Round)?;
             let generation = tx.enrolled(&round.host)?.row().generation;
             if violated("round.superseded", generation != round.generation) {
@@ -138,11 +153,21 @@ impl Store {
             let state = if round.disproven { "disproven" } else { "proven" };
             let kept: &[Finding] = if round.result.is_some() { &[] } else { &round.findings };
             let findings = serde_json::to_string(kept).map_err(Refusal::internal)?;
+            let sequence = sequence.saturating_add(1);
+            let message = seal_message(&[
+                round.host.as_bytes(),
+                state.as_bytes(),
+                round.result.as_deref().unwrap_or_default().as_bytes(),
+                nonce.boot_id.as_bytes(),
+                &nonce.issued_boot_ms.to_be_bytes(),
+                &nonce.issued_unix_ms.to_be_bytes(),
+                &sequence.to_be_bytes(),
+            ]);
             tx.execute(
-                "INSERT OR REPLACE INTO results (host, state, result, findings, policy, policy_version, boot_id, issued_boot_ms, issued_unix_ms, sequence) VALUES (?,?,?,?,?,?,?,?,?,?)",
+                "INSERT OR REPLACE INTO results (host, state, result, findings, policy, policy_version, boot_id, issued_boot_ms, issued_unix_ms, sequence, seal) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
                 params![
                     round.host, state, round.result, findings, round.policy.0, round.policy.1, nonce.boot_id,
-                    nonce.issued_boot_ms, nonce.issued_unix_ms, sequence.saturating_add(1)
+                    nonce.issued_boot_ms, nonce.issued_unix_ms, sequence, tx.keys.seal_row(&message)
                 ],
             )?;
             if let Some(sealed) = &round.sealed {
@@ -164,30 +189,48 @@ impl Store {
         })
     }
 
-    /// The last completed round of a host.
+    /// The last completed round of a host, as this verifier wrote it: who writes the database cannot turn a bad round into a
+    /// good one, nor make a lease longer. The seal does **not** show that a whole row was put back to an older one of this host:
+    /// that one's lease still counts from its own nonce.
     ///
     /// # Errors
-    /// 503.
+    /// 503; 422 `result.seal` for a row that was changed from outside.
     pub fn result(&self, host: &str) -> Outcome<Option<StoredResult>> {
         self.read(|sql| {
             let mut statement = sql.prepare_cached(
-                "SELECT state, result, findings, boot_id, issued_boot_ms, issued_unix_ms, sequence FROM results WHERE host = ?",
+                "SELECT state, result, findings, boot_id, issued_boot_ms, issued_unix_ms, sequence, seal FROM results WHERE host = ?",
             )?;
             let row = statement
                 .query_row([host], |row| {
-                    Ok(StoredResult {
+                    let state: String = row.get(0)?;
+                    let stored = StoredResult {
                         // Anything but the one good word is bad.
-                        disproven: row.get::<_, String>(0)? != "proven",
+                        disproven: state != "proven",
                         result: row.get(1)?,
                         findings: serde_json::from_str(&row.get::<_, String>(2)?).unwrap_or_default(),
                         boot_id: row.get(3)?,
                         issued_boot_ms: row.get(4)?,
                         issued_unix_ms: row.get(5)?,
                         sequence: row.get(6)?,
-                    })
+                    };
+                    Ok((state, stored, row.get::<_, Vec<u8>>(7)?))
                 })
                 .optional()?;
-            Ok(row)
+            let Some((state, stored, seal)) = row else { return Ok(None) };
+            let message = seal_message(&[
+                host.as_bytes(),
+                state.as_bytes(),
+                stored.result.as_deref().unwrap_or_default().as_bytes(),
+                stored.boot_id.as_bytes(),
+                &stored.issued_boot_ms.to_be_bytes(),
+                &stored.issued_unix_ms.to_be_bytes(),
+                &stored.sequence.to_be_bytes(),
+            ]);
+            if violated("result.seal", !self.keys().sealed(&message, &seal)) {
+                let finding = Finding::error("result.seal", "the stored result of this host was changed outside the verifier");
+                return Err(Refusal::findings(finding.fix("let the host attest again; look for who wrote the database").into()));
+            }
+            Ok(Some(stored))
         })
     }
 

@@ -127,7 +127,8 @@ CREATE TABLE results (
     boot_id TEXT NOT NULL,
     issued_boot_ms INTEGER NOT NULL,     -- of the nonce: every lease counts from here
     issued_unix_ms INTEGER NOT NULL,
-    sequence INTEGER NOT NULL            -- grows with each round
+    sequence INTEGER NOT NULL,           -- grows with each round
+    seal BLOB NOT NULL                   -- MAC over host, state, result, times and sequence (store::rounds)
 ) STRICT;
 
 CREATE TABLE pools (name TEXT PRIMARY KEY, toml TEXT NOT NULL, changed_unix_ms INTEGER NOT NULL, changed_by TEXT NOT NULL) STRICT;
