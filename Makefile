@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -Eeuo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup setup-build setup-image demo test bench lint record mutants soak fuzz
+.PHONY: help setup setup-run setup-image demo test bench lint record mutants soak fuzz
 
 CARGO ?= cargo
 # Of `make fuzz` and `make soak`; bash has a variable of the same name, so it is passed under another.
@@ -13,13 +13,13 @@ help: ## This list
 	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 16
 
 setup: ## Install what building and testing need
-	@images/setup build test
-setup-build:
-	@images/setup build
+	@images/setup build run test
+setup-run:
+	@images/setup build run
 setup-image:
 	@images/setup image
 
-demo: setup ## A verifier and three hosts on software TPMs, until Ctrl-C
+demo: setup-run ## A verifier and three hosts on software TPMs, until Ctrl-C
 	@$(CARGO) build --quiet --locked -p hostmark-hostd -p hostmark-verifier -p hostmark-tests --bins
 	@$(CARGO) run --quiet --locked -p hostmark-tests --bin demo
 
@@ -29,7 +29,7 @@ test: ## Format, lints, dependency rules, fuzz smoke, demo and every test
 lint: setup ## Format, clippy, licences and dependency rules only
 	@.ci/test fmt clippy deny direction
 
-bench: setup ## Figures beside their floors, measured in the same run
+bench: setup-run ## Figures beside their floors, measured in the same run
 	@$(CARGO) bench --locked -p hostmark-tests
 
 record: setup-image ## Boot a measured guest in QEMU and record its logs and quote: NAME=… [CMDLINE=…] [NONCE=hex]
@@ -41,5 +41,5 @@ mutants: setup ## Remove each security check in turn; lists attack rows that sta
 soak: setup ## The end-to-end tests again and again for SECONDS=600
 	@.ci/soak $(or $(SECONDS),600)
 
-fuzz: setup ## Every parser for SECONDS=5 each; FULL=1: with coverage feedback
+fuzz: setup-run ## Every parser for SECONDS=5 each; FULL=1: with coverage feedback
 	@tests/fuzz/run $(if $(FULL),--guided) $(or $(SECONDS),5)
