@@ -108,10 +108,30 @@ impl Lab {
     /// # Errors
     /// When they are refused.
     pub fn apply_shipped_pools(&self) -> anyhow::Result<()> {
-        let apply =
-            ApplyPools { pools: shipped_files("pools")?, admission: shipped_files("admission")?, dry_run: false };
+        self.apply_pools(shipped_files("pools")?)
+    }
+
+    /// Applies these pools with the shipped admission policies.
+    ///
+    /// # Errors
+    /// When they are refused.
+    pub fn apply_pools(&self, pools: Vec<NamedFile>) -> anyhow::Result<()> {
+        let apply = ApplyPools { pools, admission: shipped_files("admission")?, dry_run: false };
         let _: serde_json::Value = self.admin.post("/v1/pools", &apply)?.read()?;
         Ok(())
+    }
+
+    /// Applies the shipped enforcing pool alone, with another lease: what takes a minute for people takes seconds for a test.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub fn shorten_lease(&self, lease: &str) -> anyhow::Result<()> {
+        let shipped = shipped("pools", POOL)?;
+        let toml = shipped.replace("lease = \"60s\"", &format!("lease = \"{lease}\""));
+        if toml == shipped {
+            bail!("the shipped pool's lease is written otherwise");
+        }
+        self.apply_pools(vec![NamedFile { name: POOL.to_owned(), toml }])
     }
 
     /// A machine in the hosts' recorded boot, with a host daemon that does not run yet.

@@ -20,6 +20,10 @@ const BANK: HashAlg = HashAlg::Sha256;
 /// IMA's PCR.
 const IMA_PCR: u8 = 10;
 
+/// Files of a running kernel, and the recording's copies of them.
+const FACTS: [(&str, &str); 3] =
+    [("proc/cmdline", "cmdline"), ("sys/kernel/security/lockdown", "lockdown"), ("sys/kernel/security/lsm", "lsm")];
+
 /// A machine that has booted.
 #[derive(Debug)]
 pub struct Machine {
@@ -72,9 +76,12 @@ impl Machine {
         self.extend(&extends)?;
         std::fs::write(self.boot_log(), boot_log)?;
         std::fs::write(self.ima(), ima)?;
-        let proc = self.engines.root().join("proc");
-        std::fs::create_dir_all(&proc)?;
-        std::fs::write(proc.join("cmdline"), self.recording.command_line()?)?;
+        // What the recorded kernel said of itself, where hostd looks for it below a root.
+        for (file, from) in FACTS {
+            let path = self.engines.root().join(file);
+            std::fs::create_dir_all(path.parent().context("a file lies in a directory")?)?;
+            std::fs::copy(self.recording.path(from), &path).with_context(|| path.display().to_string())?;
+        }
         Ok(())
     }
 

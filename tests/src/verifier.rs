@@ -254,7 +254,7 @@ impl Verifier {
             .env("HOSTMARK_VERIFIER", self.url())
             .env("HOSTMARK_CA", self.ca())
             .env("HOSTMARK_CERT", certificate)
-            .env("HOSTMARK_KEY", key);
+            .env("HOSTMARK_CERT_KEY", key);
         Ok(command)
     }
 
