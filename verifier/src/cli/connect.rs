@@ -25,7 +25,7 @@ pub(super) struct Connection {
     /// Your certificate, PEM. Else HOSTMARK_CERT, else the client file.
     #[arg(long, global = true, value_name = "FILE", help_heading = "Verifier")]
     cert: Option<PathBuf>,
-    /// Your private key, PEM. Else HOSTMARK_CERT_KEY, else the client file, else the .key beside the certificate.
+    /// Your private key, PEM. Else HOSTMARK_KEY, else the client file, else the .key beside the certificate.
     #[arg(long, global = true, value_name = "FILE", help_heading = "Verifier")]
     cert_key: Option<PathBuf>,
     /// The client file. Else HOSTMARK_CONFIG, else ~/.config/hostmark/client.toml.
@@ -95,7 +95,7 @@ impl Connection {
         };
         let named = self.cert.clone().or_else(|| env("HOSTMARK_CERT").map(PathBuf::from));
         let beside = named.as_ref().map(|cert| cert.with_extension("key"));
-        let key = self.cert_key.clone().or_else(|| env("HOSTMARK_CERT_KEY").map(PathBuf::from));
+        let key = self.cert_key.clone().or_else(|| env("HOSTMARK_KEY").map(PathBuf::from));
         let cert = named.or(file.cert).ok_or_else(|| missing("client certificate", "--cert FILE", "HOSTMARK_CERT"))?;
         let key = key.or(beside).or(file.key).unwrap_or_else(|| cert.with_extension("key"));
         Ok(Target { verifier, anchor, cert, key })

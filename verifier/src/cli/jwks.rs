@@ -68,7 +68,7 @@ pub(super) fn parse(name: &str, json: &Value, usage: &str) -> Result<KeySet, Fai
     }
     if keys.iter().next().is_none() {
         return Err(Failure::unusable(format!(
-            "{name}: no ES256 key for {usage}: fetch the verifier's keys again from GET /v1/keys"
+            "{name}: no ES256 key for {usage}: fetch the verifier's keys again: hostmark key fetch"
         )));
     }
     Ok(keys)

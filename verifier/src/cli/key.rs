@@ -15,9 +15,12 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::answer::Answer;
+use super::client::Client;
+use super::connect::Connection;
 use super::failure::Failure;
+use super::policy::write_beside;
 use super::show::facts;
-use super::{Outcome, Style, input};
+use super::{Outcome, input};
 use crate::keys::Jwk;
 
 /// `hostmark key …`
@@ -33,15 +36,28 @@ pub(super) enum Key {
         /// The private key.
         file: PathBuf,
     },
+    /// Print the verifier's public keys (a JWK Set), for verifying results, permits and audit heads without it.
+    Fetch {
+        /// Write here instead of standard output.
+        #[arg(short = 'o', long = "out", value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
 }
 
 impl Key {
-    pub(super) fn run(self, _style: Style) -> Outcome {
+    pub(super) fn run(self, connection: &Connection) -> Outcome {
         match self {
             Self::Create { file } => create(&file),
             Self::Show { file } => {
                 let (key, public) = load(&file)?;
                 view(&file, None, &key, &public)
+            }
+            Self::Fetch { out } => {
+                let keys: serde_json::Value = Client::new(connection)?.get(&["v1", "keys"])?;
+                let text = format!("{keys:#}\n");
+                let Some(path) = out else { return Ok(Answer::new(&keys, text)?.product()) };
+                write_beside(&path, text.as_bytes())?;
+                Answer::new(&keys, facts([("written", path.display().to_string())]))
             }
         }
     }

@@ -103,7 +103,7 @@ enum Noun {
     /// Appraisal policies, admission policies and pools.
     #[command(subcommand)]
     Policy(policy::Policy),
-    /// An operator's offline signing key.
+    /// An operator's offline signing key, and the verifier's public keys.
     #[command(subcommand)]
     Key(key::Key),
 }
@@ -132,7 +132,7 @@ pub fn main() -> ExitCode {
         Noun::Verify(command) => command.run(style),
         Noun::Refs(command) => command.run(&to, style),
         Noun::Policy(command) => command.run(&to, style),
-        Noun::Key(command) => command.run(style),
+        Noun::Key(command) => command.run(&to),
     };
     match outcome.and_then(|answer| answer.print(output == Format::Json, quiet)) {
         Ok(exit) => exit.into(),

@@ -30,7 +30,7 @@ pub(super) enum Verify {
         /// The permit, or a file that holds it; `-` is standard input.
         #[arg(value_name = "FILE|TOKEN")]
         permit: PathBuf,
-        /// The verifier's public keys: the answer of GET /v1/keys.
+        /// The verifier's public keys (hostmark key fetch).
         #[arg(long, value_name = "JWKS")]
         keys: PathBuf,
         /// Judge at this time (RFC 3339, or seconds since 1970). Without it, now.
@@ -48,7 +48,7 @@ pub(super) enum Verify {
         /// The result, or a file that holds it; `-` is standard input.
         #[arg(value_name = "FILE|TOKEN")]
         result: PathBuf,
-        /// The verifier's public keys: the answer of GET /v1/keys.
+        /// The verifier's public keys (hostmark key fetch).
         #[arg(long, value_name = "JWKS")]
         keys: PathBuf,
         /// The host's id, a UUID.

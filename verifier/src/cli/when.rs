@@ -17,11 +17,12 @@ pub(super) fn parse(text: &str) -> Result<OffsetDateTime, String> {
     .ok_or_else(|| "write RFC 3339, as in 2026-11-22T09:00:00Z, or seconds since 1970".to_owned())
 }
 
-/// This machine's time.
+/// This machine's time, to the nanosecond: a permit that was signed in this second must not seem to begin in the future.
 pub(super) fn now() -> Result<OffsetDateTime, Failure> {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|since| i64::try_from(since.as_secs()).ok());
+    let since =
+        SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|since| i128::try_from(since.as_nanos()).ok());
     since
-        .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok())
+        .and_then(|nanos| OffsetDateTime::from_unix_timestamp_nanos(nanos).ok())
         .ok_or_else(|| Failure::unusable("this machine's clock shows no usable time: set it, or name a time with --at"))
 }
 
