@@ -8,7 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hostmark_tests::engine_files::{DAEMON_JSON, DAEMON_JSON_LOCAL_LOGS, DAEMON_JSON_OPEN, DAEMON_JSON_PATH};
 use hostmark_tests::lab::{Lab, ROUND};
@@ -83,4 +83,36 @@ fn a_host_proves_itself_through_changes_outages_and_restarts() {
     let told = host.hostd("deprovision", &["--yes"]).unwrap();
     assert_eq!(told.code, Some(0), "{told:?}");
     assert_eq!(host.hostd("run", &[]).unwrap().code, Some(2), "it is nobody's now");
+}
+
+#[test]
+fn an_expired_certificate_is_renewed_by_a_quote_without_a_person() {
+    if !available("renewal by a quote") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let lab = Lab::start(dir.path(), "host_certificate = \"3s\"\n").unwrap();
+    let mut host = lab.host("node-1").unwrap();
+    lab.enrol(&host).unwrap();
+    let file = host.state_dir().join("host.json");
+    // By its own clock, and where only the verifier knows (it answers 401).
+    for believed in [None, Some("2099-01-01T00:00:00Z")] {
+        std::thread::sleep(Duration::from_secs(4));
+        let mut kept: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        let old = kept["identity"]["certificate"].clone();
+        if let Some(end) = believed {
+            kept["identity"]["not_after"] = end.into();
+            std::fs::write(&file, kept.to_string()).unwrap();
+        }
+        host.run().unwrap();
+        until("a round with a new certificate", ROUND, || {
+            Ok((host.status().unwrap_or_default()["state"] == "proven").then_some(()))
+        })
+        .unwrap();
+        host.stop().unwrap();
+        let kept: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        assert!(kept["identity"]["certificate"] != old, "{believed:?}");
+        assert_ne!(kept["identity"]["not_after"], "2099-01-01T00:00:00Z");
+    }
+    assert_eq!(host.log().matches("certificate renewed").count(), 2, "{}", host.log());
 }
