@@ -22,6 +22,9 @@ pub const PERMIT: Purpose = Purpose {
 /// The audience of every permit: whoever places workloads.
 pub const AUDIENCE: &str = "hostmark-scheduler";
 
+/// How far a consumer's clock may run behind the verifier's, in milliseconds. It lets a fresh permit begin, and moves no end.
+const SKEW_MS: i64 = 5_000;
+
 /// The payload of a permit. Times are milliseconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -89,7 +92,7 @@ impl Permit {
                 .found(claims.not_after)
                 .fix("ask again: the host may have attested since")
         });
-        findings.check("permit.not-yet", now < claims.issued_at, || {
+        findings.check("permit.not-yet", now.saturating_add(SKEW_MS) < claims.issued_at, || {
             Finding::error("", "the permit begins in the future").found(claims.issued_at)
         });
         if findings.acceptable() { Ok(Self { claims }) } else { Err(findings) }
@@ -99,7 +102,8 @@ impl Permit {
     #[must_use]
     pub fn allows(&self, node: &str, pool: &str, now: i64) -> bool {
         let claims = &self.claims;
-        claims.node == node && claims.pool == pool && claims.issued_at <= now && now < claims.not_after
+        let begun = claims.issued_at <= now.saturating_add(SKEW_MS);
+        claims.node == node && claims.pool == pool && begun && now < claims.not_after
     }
 
     /// What it says.
