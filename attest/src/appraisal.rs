@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use time::OffsetDateTime;
 
+use crate::counters::Continuity;
 use crate::finding::{Finding, Findings, Severity};
 use crate::genuine::GenuineEvidence;
 use crate::identity::class::TpmClass;
@@ -192,7 +193,12 @@ pub fn appraise(
     rules(policy, &facts(logs, endorsed.class), &mut subjects);
 
     let ima_end = logs.ima().map(|prefix| prefix.end().clone()).unwrap_or_default();
-    let boot_id = genuine.unanchored().boot_id.as_str();
+    // Only a boot id that the host log bears out is held against later rounds of this boot.
+    let same_boot = matches!(genuine.continuity(), Some(Continuity::SameBoot | Continuity::Resumed));
+    let boot_id = match logs.host_log() {
+        Some(_) => genuine.unanchored().boot_id.as_str(),
+        None => state.filter(|_| same_boot).map_or("", RoundState::boot_id),
+    };
     let state = RoundState::new(host, ak_name, genuine.counters(), boot_id, &ima_end, &fingerprint, seen);
     let tag = genuine.tag().ok().flatten().map(VerifiedTag::tag);
     let host = HostClaims {

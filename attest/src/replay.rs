@@ -319,7 +319,7 @@ fn replay_host_log(
     };
     let mut findings = verified.findings().clone();
     let same_boot = matches!(genuine.continuity(), Some(Continuity::SameBoot | Continuity::Resumed));
-    let before = state.filter(|_| same_boot).map(RoundState::boot_id);
+    let before = state.filter(|_| same_boot).map(RoundState::boot_id).filter(|before| !before.is_empty());
     findings.check("host-log.boot-changed", before.is_some_and(|before| before != said), || {
         Finding::error("", "the boot id changed although the TPM was not reset")
             .expected(before.unwrap_or_default())

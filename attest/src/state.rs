@@ -154,7 +154,7 @@ impl RoundState {
         Counters { reset_count: self.raw.reset_count, restart_count: self.raw.restart_count, clock: self.raw.clock }
     }
 
-    /// The boot id that the host gave.
+    /// The boot id that the host log bore out; empty while none did.
     #[must_use]
     pub fn boot_id(&self) -> &str {
         &self.raw.boot_id
