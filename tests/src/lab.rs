@@ -60,10 +60,18 @@ impl Lab {
     /// When a program fails or a rule is refused.
     pub fn start(directory: &Path, extra: &str) -> anyhow::Result<Self> {
         let lab = Self::without_rules(directory, extra)?;
-        lab.publish_policy(POLICY_NAME, &shipped("appraisal", POLICY_NAME)?)?;
-        lab.publish_references(POLICY_NAME, &capture_references(&Recording::named(REFERENCE_BOOT)?, 1)?)?;
-        lab.apply_shipped_pools()?;
+        lab.publish_rules()?;
         Ok(lab)
+    }
+
+    /// Publishes the shipped rules and the captured references.
+    ///
+    /// # Errors
+    /// When one is refused.
+    pub fn publish_rules(&self) -> anyhow::Result<()> {
+        self.publish_policy(POLICY_NAME, &shipped("appraisal", POLICY_NAME)?)?;
+        self.publish_references(POLICY_NAME, &capture_references(&Recording::named(REFERENCE_BOOT)?, 1)?)?;
+        self.apply_shipped_pools()
     }
 
     /// As [`Lab::start`], with nothing published.
@@ -77,6 +85,17 @@ impl Lab {
         // The CA comes into being with the first TPM that it certifies; the verifier reads its trust when it starts.
         drop(crate::swtpm::Swtpm::start(&directory.join("first-tpm"), &ca)?);
         let ek_roots = ca.certificates().map(|file| ("simulated".to_owned(), file)).to_vec();
+        Self::trusting(&directory, extra, ek_roots)
+    }
+
+    /// As [`Lab::without_rules`], with roots of EK certificates by class, whoever made them, and no software TPM yet.
+    ///
+    /// # Errors
+    /// When a program fails.
+    pub fn trusting(directory: &Path, extra: &str, ek_roots: Vec<(String, PathBuf)>) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(directory)?;
+        let directory = directory.canonicalize()?;
+        let ca = LocalCa::new(&directory.join("tpm-ca"))?;
         let options = Options { toml: extra.to_owned(), ek_roots, port: 0 };
         let verifier = Verifier::start(&directory.join("verifier"), &options)?;
         let admin = verifier.client()?;

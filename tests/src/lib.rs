@@ -4,15 +4,56 @@
 //! verifier ([`verifier`]), host daemons ([`hostd`]), the command line, and a REST client with any certificate ([`client`]).
 //! Nothing here is mocked, nothing listens on a fixed port, and every child is ended by its process id when its owner is dropped.
 
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "what cannot make its lies fails its test by panicking"
+)]
+pub mod attester;
 pub mod client;
 pub mod engine_files;
+/// A TPM in software, shared with the library's own tests.
+#[allow(
+    clippy::new_without_default,
+    clippy::arithmetic_side_effects,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "what cannot make its lies fails its test by panicking"
+)]
+#[path = "../../attest/tests/common/mod.rs"]
+pub mod forge;
 pub mod hostd;
 pub mod lab;
 pub mod machine;
 pub mod operator;
+/// Makers' CAs and EKs in software, shared with the library's own tests.
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "what cannot make its lies fails its test by panicking"
+)]
+#[path = "../../attest/tests/common/identity.rs"]
+pub mod pki;
 pub mod process;
 pub mod programs;
 pub mod recording;
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "what does not hold fails its test by panicking"
+)]
+pub mod scene;
 pub mod swtpm;
 pub mod verifier;
 pub mod wait;
