@@ -322,7 +322,7 @@ fn a_permit_counts_for_its_node_and_pool_until_it_ends() {
         (&token, "1800000001", &[], &[]),
         (&file, "2027-01-15T08:00:59Z", &["--node", "node-1", "--pool", "phi-a"], &[]),
         (&token, "2027-01-15T09:01:00+01:00", &[], &["permit.expired"]),
-        (&token, "1799999999", &[], &["permit.not-yet"]),
+        (&token, "1799999990", &[], &["permit.not-yet"]),
         (&token, "1800000001", &["--node", "node-2"], &["permit.node"]),
         (&token, "1800000001", &["--pool", "phi-b"], &["permit.pool"]),
         (&token, "1800000001", &["--node", "x", "--pool", "y"], &["permit.node", "permit.pool"]),
