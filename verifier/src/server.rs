@@ -13,6 +13,7 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::header::CONTENT_LENGTH;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use http_body_util::BodyExt as _;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
@@ -32,6 +33,10 @@ use crate::tls::{Remote, ServerCertificate, TlsError, server_config};
 
 /// Largest request header block, in bytes. Ours have about 300.
 const HEADERS_MAX: usize = 16 * 1024;
+/// Largest body that is read and dropped after its refusal, in bytes: what people send by mistake.
+const DISCARD_MAX: usize = 32 * 1024 * 1024;
+/// How long that may take.
+const DISCARD: std::time::Duration = std::time::Duration::from_secs(5);
 /// Connections to the plain metrics listener: scrapers are few.
 const METRICS_CONNECTIONS: usize = 32;
 /// How often the server certificate is made anew.
@@ -77,7 +82,12 @@ async fn guard(State((state, route)): State<(AppState, Route)>, mut request: Req
     let limit = state.config.limits.request.0;
     request.extensions_mut().insert(Deadline(started.checked_add(limit).unwrap_or(started)));
     let response = match admit(&state, &route, &mut request) {
-        Err(refusal) => refusal.into_response(),
+        Err(refusal) => {
+            if refusal.kind == Kind::TooLarge {
+                discard(&mut request).await;
+            }
+            refusal.into_response()
+        }
         Ok(()) => match tokio::time::timeout(limit, next.run(request)).await {
             Ok(response) => response,
             Err(_) => {
@@ -94,6 +104,21 @@ async fn guard(State((state, route)): State<(AppState, Route)>, mut request: Req
     response
 }
 
+/// Reads and drops a body that is too large, if it is not much too large: a client that is still writing when the connection
+/// closes never sees why it was refused.
+async fn discard(request: &mut Request) {
+    if announced(request).is_none_or(|size| size > DISCARD_MAX) {
+        return;
+    }
+    let mut body = std::mem::take(request.body_mut());
+    let all = async { while let Some(Ok(_)) = body.frame().await {} };
+    let _ = tokio::time::timeout(DISCARD, all).await;
+}
+
+fn announced(request: &Request) -> Option<usize> {
+    request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok())
+}
+
 fn admit(state: &AppState, route: &Route, request: &mut Request) -> Result<(), Refusal> {
     if violated("request.path", !is_text(request.uri().path())) {
         return Err(Refusal::field("path", "its percent-encoded bytes are not UTF-8"));
@@ -108,8 +133,7 @@ fn admit(state: &AppState, route: &Route, request: &mut Request) -> Result<(), R
         request.extensions_mut().insert(caller);
     }
     // An announced size is refused at once; one that is not announced is cut while it is read.
-    let announced = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    if announced.is_some_and(|size| size > route.body_max) {
+    if announced(request).is_some_and(|size| size > route.body_max) {
         return Err(too_large());
     }
     Ok(())
