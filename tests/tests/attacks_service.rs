@@ -178,7 +178,7 @@ fn d3_the_offline_tool_refuses_every_token_that_is_not_the_verifiers_word_now() 
         let rows: Vec<(&str, String, i64, String)> = vec![
             ("expired", good.clone(), NOW + 50, kind.id("expired")),
             ("an hour late", good.clone(), NOW + 3600, kind.id("expired")),
-            ("not yet", good.clone(), NOW - 11, kind.id("not-yet")),
+            ("not yet", good.clone(), NOW - 20, kind.id("not-yet")),
             ("another host's", kind.sign(&kind.with(kind.host, OTHER), right), NOW, kind.id(host_check)),
             ("wrong audience", kind.sign(&kind.with(kind.audience, "somebody"), right), NOW, kind.id("audience")),
             ("no end", kind.sign(&kind.without(kind.end), right), NOW, kind.id("claims")),
