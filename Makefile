@@ -30,7 +30,8 @@ lint: setup ## Format, clippy, licences and dependency rules only
 	@.ci/test fmt clippy deny direction
 
 bench: setup-run ## Figures beside their floors, measured in the same run
-	@$(CARGO) bench --locked -p hostmark-tests
+	@$(CARGO) build --quiet --locked --profile bench -p hostmark-hostd -p hostmark-verifier -p hostmark-tests --bins
+	@$(CARGO) bench --quiet --locked -p hostmark-tests --bench figures
 
 record: setup-image ## Boot a measured guest in QEMU and record its logs and quote: NAME=… [CMDLINE=…] [NONCE=hex]
 	@images/record $(if $(NAME),--name '$(NAME)') $(if $(CMDLINE),--cmdline '$(CMDLINE)') $(if $(NONCE),--nonce '$(NONCE)')
