@@ -142,6 +142,7 @@ mod tests {
         assert_eq!(text("reason", "a\u{1b}[0m").unwrap_err().id(), "request.reason");
         assert!(operator("name", "ann@example.org").is_ok() && operator("name", "../x").is_err());
         assert_eq!(label("label", &megabytes, &Levels::default()).unwrap_err().id(), "request.label");
+        assert!(ek_id("ek", &"0a".repeat(32)).is_ok() && ek_id("ek", &"0A".repeat(32)).is_err());
         assert!(
             id("id", "6f1c2f0e-2f57-4c3e-9a51-6f4f3f8b1a00").is_ok()
                 && id("id", "6F1C2F0E-2f57-4c3e-9a51-6f4f3f8b1a00").is_err()

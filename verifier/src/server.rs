@@ -83,9 +83,7 @@ async fn guard(State((state, route)): State<(AppState, Route)>, mut request: Req
     request.extensions_mut().insert(Deadline(started.checked_add(limit).unwrap_or(started)));
     let response = match admit(&state, &route, &mut request) {
         Err(refusal) => {
-            if refusal.kind == Kind::TooLarge {
-                discard(&mut request).await;
-            }
+            discard(&mut request).await;
             refusal.into_response()
         }
         Ok(()) => match tokio::time::timeout(limit, next.run(request)).await {
@@ -104,7 +102,7 @@ async fn guard(State((state, route)): State<(AppState, Route)>, mut request: Req
     response
 }
 
-/// Reads and drops a body that is too large, if it is not much too large: a client that is still writing when the connection
+/// Reads and drops the body of a refused request, if it is not much too large: a client that is still writing when the connection
 /// closes never sees why it was refused.
 async fn discard(request: &mut Request) {
     if announced(request).is_none_or(|size| size > DISCARD_MAX) {

@@ -80,6 +80,16 @@ impl Store {
     /// At open: the chain must be whole and reach the signed head in the file. A chain that is ahead of the file (a crash after the commit) is
     /// accepted only when the head inside the database is validly signed and names its end.
     pub(super) fn check_chain(&self) -> rusqlite::Result<()> {
+        // No process commits a change with its head while this is held: chain, head inside and head file are of one moment.
+        let locked = self.head_lock.lock();
+        let outcome = self.check_chain_locked();
+        if locked.is_ok() {
+            let _ = self.head_lock.unlock();
+        }
+        outcome
+    }
+
+    fn check_chain_locked(&self) -> rusqlite::Result<()> {
         let writer = lock(&self.writer);
         let keys = self.keys.audit_set();
         let inside: Option<String> =

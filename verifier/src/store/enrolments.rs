@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use hostmark_attest::check::violated;
 use hostmark_attest::finding::{Finding, Findings};
+use hostmark_attest::identity::class::TpmClass;
 use hostmark_attest::wire::{B64, Nonce};
 
 use super::hosts::{COLUMNS as HOST_COLUMNS, by_id, host as host_row, intermediates};
@@ -18,10 +19,10 @@ use crate::ca::Issued;
 use crate::clock::{Now, millis};
 use crate::refusal::{Kind, Outcome, Refusal};
 
-/// Enrolments that wait for a person, at most: each row has up to 30 KiB, so this bounds the store at 150 MB against strangers.
-const PENDING_MAX: i64 = 5_000;
-/// Enrolments that wait for an activation, at most.
-const CHALLENGED_MAX: i64 = 5_000;
+/// Enrolments that wait for a person, or for an activation, at most of each: a row has up to 30 KiB, so this bounds the store at 300 MB.
+const WAITING_MAX: i64 = 5_000;
+/// The same for TPMs without EK certificate.
+const UNVERIFIED_MAX: i64 = 500;
 /// How long an enrolment may wait for a person.
 const PENDING_LIFE: Duration = Duration::from_secs(7 * 86_400);
 
@@ -248,11 +249,14 @@ impl Store {
                    OR (state IN ('pending', 'approved') AND created_unix_ms < ?3)",
                 params![&*now.boot_id, now.boot_ms, now.unix_ms.saturating_sub(millis(PENDING_LIFE))],
             )?;
-            let count = |state: &str| -> Outcome<i64> {
-                Ok(tx.query_row("SELECT count(*) FROM enrolments WHERE state = ?", [state], |row| row.get(0))?)
-            };
-            if violated("enrolment.too-many", count("pending")? >= PENDING_MAX || count("challenged")? >= CHALLENGED_MAX) {
-                let finding = Finding::error("enrolment.too-many", "too many enrolments wait already").fix("approve or retire waiting hosts, then try again");
+            // Anybody can make an EK without certificate: such strangers have a share of their own, and cannot lock others out.
+            let bare = new.class == TpmClass::Unverified.name();
+            let (limit, same) = if bare { (UNVERIFIED_MAX, "=") } else { (WAITING_MAX, "<>") };
+            let query = format!("SELECT coalesce(max(n), 0) FROM (SELECT count(*) AS n FROM enrolments WHERE state IN ('pending', 'challenged') AND class {same} 'unverified' GROUP BY state)");
+            let waiting: i64 = tx.query_row(&query, [], |row| row.get(0))?;
+            if violated("enrolment.too-many", waiting >= limit) {
+                let finding = Finding::error("enrolment.too-many", "too many enrolments wait already")
+                    .fix("approve or retire waiting hosts, then try again");
                 return Err(Refusal::new(Kind::TooMany, finding));
             }
             tx.execute(
@@ -325,6 +329,8 @@ impl Store {
                 Decision::Wait(Some(host)) => (EnrolmentState::Pending, host.id.clone(), true),
                 Decision::Wait(None) => (EnrolmentState::Pending, from.host.clone(), false),
             };
+            // One TPM waits once: its latest enrolment counts.
+            tx.execute("UPDATE enrolments SET state = 'refused' WHERE ek_id = ? AND state = 'pending'", [&from.ek_id])?;
             tx.execute(
                 "UPDATE enrolments SET state = ?, host = ?, rebinds = ?, tls_public = ? WHERE id = ?",
                 params![state.name(), host, rebinds, tls_public, id],

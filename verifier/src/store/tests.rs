@@ -342,9 +342,15 @@ fn d22_a_malformed_row_is_refused_alone() {
 fn d5_strangers_cannot_fill_the_store() {
     let desk = Desk::new();
     let first = desk.begin(0, 0, None);
+    // Strangers without certificate fill their own share only.
+    let bare = || NewEnrolment { class: "unverified".into(), ..enrolment(1, 1, None) };
+    let begun = (0..1000).take_while(|_| desk.store.begin_enrolment(&at(0), &bare()).is_ok()).count();
+    assert_eq!(begun, 500);
+    assert_eq!(desk.store.begin_enrolment(&at(0), &bare()).unwrap_err().id(), "enrolment.too-many");
+    assert!(desk.store.begin_enrolment(&at(0), &enrolment(1, 1, None)).is_ok());
     let copies = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
         INSERT INTO enrolments SELECT id || i, state, host || i, rebinds, ek_id, ek_public, ek_certificate, ek_intermediates, class, ak_public,
-            ak_name, token_hash, secret_hash, nonce, boot_id, deadline_boot_ms, created_unix_ms, tls_public, findings FROM enrolments, n";
+            ak_name, token_hash, secret_hash, nonce, boot_id, deadline_boot_ms, created_unix_ms, tls_public, findings FROM enrolments, n WHERE class <> 'unverified'";
     desk.store.write(&at(0), |tx| Ok(tx.execute(copies, []).map(|_| ())?)).unwrap();
     assert_eq!(desk.store.begin_enrolment(&at(1), &enrolment(1, 1, None)).unwrap_err().id(), "enrolment.too-many");
     // Those that nobody activates make room by themselves.
