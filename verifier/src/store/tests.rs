@@ -261,7 +261,7 @@ fn a19_a_swapped_row_is_refused() {
         ("another label", "UPDATE hosts SET label = 'restricted'", Some("host.sealed")),
         ("another node", "UPDATE hosts SET node = 'node-9'", Some("host.sealed")),
         ("another policy", "UPDATE hosts SET policy = 'lax'", Some("host.sealed")),
-        ("an older tag may pass again", "UPDATE hosts SET tag_serial = -1", Some("store.unavailable")),
+        ("an older tag may pass again", "UPDATE hosts SET tag_serial = -1", Some("store.row")),
         ("no seal", "UPDATE hosts SET seal = x''", Some("host.sealed")),
     ];
     for (name, attack, expect) in rows {
