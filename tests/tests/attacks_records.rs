@@ -139,7 +139,8 @@ fn a19_a_swapped_row_is_refused_and_put_back_it_is_trusted_again() {
         database.query_row(&query, [&one.identity().host], |row| row.get(0)).unwrap()
     };
     let other_ek = other.ek.public.as_bytes();
-    let rows: [(&str, &[(&str, &[u8])]); 6] = [
+    type Changes<'a> = &'a [(&'a str, &'a [u8])];
+    let rows: [(&str, Changes<'_>); 6] = [
         ("another AK", &[("ak_public", ak), ("ak_name", name)]),
         ("another AK under the old name", &[("ak_public", ak)]),
         ("another EK", &[("ek_public", other_ek)]),
