@@ -69,8 +69,10 @@ impl Lab {
     /// # Errors
     /// When one is refused.
     pub fn publish_rules(&self) -> anyhow::Result<()> {
+        let references = Recording::named(REFERENCE_BOOT)?;
+        judged_by_another_boot(&Recording::named(HOST_BOOT)?, &references)?;
+        self.publish_references(POLICY_NAME, &capture_references(&references, 1)?)?;
         self.publish_policy(POLICY_NAME, &shipped("appraisal", POLICY_NAME)?)?;
-        self.publish_references(POLICY_NAME, &capture_references(&Recording::named(REFERENCE_BOOT)?, 1)?)?;
         self.apply_shipped_pools()
     }
 
@@ -303,6 +305,19 @@ impl Lab {
             }
         }
     }
+}
+
+/// Demands that references do not come from the boot that they judge: a host that is its own reference is always good.
+///
+/// # Errors
+/// When both are one recording, or copies of one.
+pub fn judged_by_another_boot(host: &Recording, references: &Recording) -> anyhow::Result<()> {
+    // Two boots of one image measure the same firmware and kernel; what was executed, and in which order, tells them apart.
+    let same = host == references || host.ima()? == references.ima()? || host.quote()? == references.quote()?;
+    if same {
+        bail!("the references come from the recording of the host that they judge");
+    }
+    Ok(())
 }
 
 /// The host's EK id, as `hostd doctor` shows it.

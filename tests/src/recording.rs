@@ -49,6 +49,14 @@ impl Recording {
         self.read("ima.bin")
     }
 
+    /// The recorded TPMS_ATTEST: its TPM's counters differ from every other boot's.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn quote(&self) -> anyhow::Result<Vec<u8>> {
+        self.read("quote.msg")
+    }
+
     /// The kernel command line.
     ///
     /// # Errors

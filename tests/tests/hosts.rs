@@ -16,6 +16,7 @@ use hostmark_attest::wire::HostState;
 use hostmark_tests::engine_files::{DAEMON_JSON, DAEMON_JSON_LOCAL_LOGS, DAEMON_JSON_OPEN, DAEMON_JSON_PATH};
 use hostmark_tests::hostd::Hostd;
 use hostmark_tests::lab::{Lab, POOL};
+use hostmark_tests::machine::change_last_event;
 use hostmark_tests::swtpm::available;
 use hostmark_tests::wait::until;
 
@@ -180,7 +181,7 @@ fn what_the_kernel_executed_and_what_the_firmware_logged_is_judged() {
 
     let mut host = lab.host("node-3").unwrap();
     lab.enrol(&host).unwrap();
-    host.machine.tamper_boot_log(|log| flip_in_last_event_digest(log)).unwrap();
+    host.machine.tamper_boot_log(change_last_event).unwrap();
     host.run().unwrap();
     wait_state(&lab, "node-3", HostState::Disproven, SOON);
     let found = against(&lab, "node-3", Submodule::Boot);
@@ -188,15 +189,4 @@ fn what_the_kernel_executed_and_what_the_firmware_logged_is_judged() {
 
     assert_eq!(placed(&lab), ["node-1"]);
     lab.wait_admitted(&mut honest).unwrap();
-}
-
-/// Changes one digest in the log: the first byte of the last event's SHA-256 digest.
-fn flip_in_last_event_digest(log: &mut [u8]) {
-    use hostmark_attest::boot_log::BootLog;
-    use hostmark_attest::digest::HashAlg;
-    let parsed = BootLog::parse(log).unwrap();
-    let last = parsed.events().rev().find(|event| event.extends().is_some()).unwrap();
-    let digest = last.digest(HashAlg::Sha256).unwrap();
-    let at = log.windows(32).rposition(|window| window == digest.as_bytes()).unwrap();
-    log[at] ^= 1;
 }

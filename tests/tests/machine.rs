@@ -16,6 +16,7 @@ use hostmark_attest::manifest::{EngineManifest, compare};
 use hostmark_attest::policy::References;
 use hostmark_attest::selection::PcrSelection;
 use hostmark_tests::engine_files::{DAEMON_JSON_LOCAL_LOGS, DAEMON_JSON_OPEN, DAEMON_JSON_PATH};
+use hostmark_tests::lab::{HOST_BOOT, REFERENCE_BOOT, judged_by_another_boot};
 use hostmark_tests::machine::Machine;
 use hostmark_tests::operator::capture_references;
 use hostmark_tests::recording::Recording;
@@ -84,4 +85,15 @@ fn references_name_both_permitted_configurations_and_no_other() {
     let findings = ids();
     assert!(findings.contains(&"engine.file-changed".to_owned()), "{findings:?}");
     assert!(findings.contains(&"engine.setting".to_owned()), "{findings:?}");
+}
+
+#[test]
+fn no_reference_of_the_demo_comes_from_the_recording_of_the_host_it_judges() {
+    let (host, references) = (Recording::named(HOST_BOOT).unwrap(), Recording::named(REFERENCE_BOOT).unwrap());
+    judged_by_another_boot(&host, &references).unwrap();
+    judged_by_another_boot(&host, &host).unwrap_err();
+    judged_by_another_boot(&references, &references).unwrap_err();
+    // The honest host of the demo is another boot of the same image: same firmware and kernel, another history.
+    assert_ne!(host.ima().unwrap(), references.ima().unwrap());
+    assert_eq!(host.command_line().unwrap(), references.command_line().unwrap());
 }
