@@ -116,7 +116,8 @@ fn a10_the_service_refuses_an_activation_by_another_tpm_or_for_another_ak() {
     let answer = thief.activate(&waiting.enrolment, &thief.activation(&waiting, &thief.tls, |_| ()));
     refused("by another TPM", 422, &["enrolment.secret"], &answer);
     let longer = |secret: &[u8]| [secret, &[0]].concat();
-    let guesses: [fn(&[u8]) -> Vec<u8>; 3] = [|_| vec![0; 32], |_| Vec::new(), longer];
+    type Guess = fn(&[u8]) -> Vec<u8>;
+    let guesses: [Guess; 3] = [|_| vec![0; 32], |_| Vec::new(), longer];
     for guess in guesses {
         let challenge: EnrolmentChallenge = host.begin(None).read().unwrap();
         let mut lie = host.activation(&challenge, &host.tls, |_| ());
