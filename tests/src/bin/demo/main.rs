@@ -37,6 +37,7 @@ fn play() -> anyhow::Result<()> {
     // Gone with everything in it when this function ends, after the processes that use it.
     let directory = tempfile::Builder::new().prefix("hostmark-demo-").tempdir()?;
     let story = Story::tell(&show, directory.path())?;
+    show.end();
     if stay {
         story.invite(&show)?;
         while !interrupted() {

@@ -11,13 +11,14 @@ use anyhow::bail;
 pub(crate) struct Show {
     color: bool,
     step: Cell<u32>,
+    checks: Cell<u32>,
     start: Instant,
 }
 
 impl Show {
     pub(crate) fn new() -> Self {
         let color = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        Self { color, step: Cell::new(0), start: Instant::now() }
+        Self { color, step: Cell::new(0), checks: Cell::new(0), start: Instant::now() }
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
@@ -56,9 +57,17 @@ impl Show {
         self.say(printed);
     }
 
+    /// The end of the story: reached only when every check held.
+    pub(crate) fn end(&self) {
+        let seconds = self.start.elapsed().as_secs_f64();
+        self.line("");
+        self.line(&format!("All {} checks held, in {seconds:.1} s.", self.checks.get()));
+    }
+
     /// Something that must be true.
     pub(crate) fn check(&self, truth: bool, what: &str) -> anyhow::Result<()> {
         if truth {
+            self.checks.set(self.checks.get().saturating_add(1));
             self.say(&format!("{} {what}", self.paint("32", "✓")));
             return Ok(());
         }

@@ -183,7 +183,7 @@ impl Story {
         }
         self.hostmark(show, &["host", "list"])?;
         self.hostmark(show, &["pool", "list"])?;
-        self.hostmark(show, &["pool", "explain", "node-2", POOL])?;
+        self.hostmark(show, &["pool", "explain", "node-2", POOL, "-v"])?;
         for node in HONEST {
             let (inside, production) = (self.lab.verdict(POOL, node)?, self.lab.verdict(PRODUCTION, node)?);
             let ends = inside.not_after.clone().unwrap_or_default();
