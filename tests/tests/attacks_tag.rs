@@ -31,7 +31,8 @@ fn set_tag(scene: &Scene, host: &Attester, nv: &[u8]) -> Answer {
 fn a16_absent_evidence_is_never_taken_for_unconfigured() {
     let scene = Scene::start("");
     let host = scene.enrolled("node-1");
-    let rows: [(&str, fn(&mut Evidence), &[&str]); 3] = [
+    type Row = (&'static str, fn(&mut Evidence), &'static [&'static str]);
+    let rows: [Row; 3] = [
         ("no boot log", |evidence| evidence.boot_log.clear(), &["boot.malformed"]),
         ("no host log", |evidence| evidence.host_log.clear(), &["host-log.empty"]),
         ("no IMA list", |evidence| (evidence.ima.from, evidence.ima.list) = (0, Vec::new()), &["ima.replay"]),
