@@ -81,12 +81,14 @@ impl AdmissionPolicy {
         if raw.tpm_class.is_empty() || raw.tpm_class.iter().any(|class| matches!(class, TpmClass::None)) {
             return invalid("admission.tpm-class", "`tpm_class` names the accepted classes; none is not one");
         }
-        let production = raw.tpm_class.iter().any(|class| *class != TpmClass::Simulated);
-        if production && raw.tpm_class.contains(&TpmClass::Simulated) {
-            return invalid(
-                "admission.simulated",
-                "class simulated never stands beside another class: nothing simulated passes for real",
-            );
+        // Nothing simulated passes for real, and nothing unverified passes for verified.
+        for alone in [TpmClass::Simulated, TpmClass::Unverified] {
+            if raw.tpm_class.contains(&alone) && raw.tpm_class.iter().any(|class| *class != alone) {
+                return invalid(
+                    "admission.simulated",
+                    "class simulated or unverified never stands beside another class: nothing simulated passes for real",
+                );
+            }
         }
         Ok(Self { name: name.to_owned(), raw })
     }
@@ -119,6 +121,8 @@ pub struct HostRecord<'a> {
     pub clearance: &'a Label,
     /// Whether the host is in maintenance.
     pub maintenance: bool,
+    /// Whether an asset tag was signed for this host: then it must be proven.
+    pub tag_assigned: bool,
 }
 
 /// One condition of admission, met or not.
@@ -238,6 +242,15 @@ pub fn explain(
         if result.disproven() { "contraindicated" } else { "none contraindicated" },
         "see the findings of the contraindicated subsystem",
     ));
+    if said.tag_label.is_none() && host.tag_assigned {
+        list.push(condition(
+            "admission.tag-label",
+            true,
+            "the asset tag that was signed for this host",
+            "no proven tag",
+            "see the findings of the tag: it has ended, was not written, or is withheld",
+        ));
+    }
     if let Some(tag) = &said.tag_label {
         list.push(condition(
             "admission.tag-label",
@@ -437,7 +450,7 @@ engine = "warning"
         let pool = Pool::parse("pool", POOL, &levels).unwrap();
         let policy = AdmissionPolicy::parse("a", POLICY).unwrap();
         let clearance = clearance.parse().unwrap();
-        let host = HostRecord { node: "n", clearance: &clearance, maintenance };
+        let host = HostRecord { node: "n", clearance: &clearance, maintenance, tag_assigned: false };
         match admit(&pool, &policy, &levels, &host, &result(change), age_ms) {
             Ok(admission) => {
                 let permit = admission.permit(1_000, 999_999, 7);

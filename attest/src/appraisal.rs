@@ -289,8 +289,20 @@ fn rules(
             for (tier, _) in subject.claims.values_mut() {
                 *tier = (*tier).max(rule.otherwise.tier());
             }
+        } else if check_reported(&rule.claim) {
+            // hostd's word may lower a claim, never carry an affirming one (law 8).
+            for (tier, basis) in subject.claims.values_mut() {
+                if *tier == Tier::Affirming {
+                    (*tier, *basis) = (Basis::Reported.cap(), Basis::Reported);
+                }
+            }
         }
     }
+}
+
+/// Whether a claim is hostd's word.
+fn check_reported(claim: &str) -> bool {
+    crate::check::violated("rule.reported", matches!(claim, "lockdown" | "kernel_release"))
 }
 
 /// The acceptable values of all open windows for one thing, and whether any window names it.

@@ -333,3 +333,66 @@ fn a_rule_that_is_not_met_costs_what_it_says() {
     let appraisal = round(&Host::new("systemd-again"), &judge(&wanted, &lab()), None).unwrap();
     assert_eq!((ids(&appraisal), appraisal.tier(Submodule::Boot)), (vec!["boot.secure-boot"], Tier::Contraindicated));
 }
+
+/// A binary ima-ng entry as the kernel writes it.
+fn ima_ng(path: &str, digest: &[u8; 32]) -> Vec<u8> {
+    let field = |bytes: &[u8]| [&u32::try_from(bytes.len()).unwrap().to_le_bytes(), bytes].concat();
+    let data = [field(&[b"sha256:\0".as_slice(), digest].concat()), field(&[path.as_bytes(), b"\0"].concat())].concat();
+    let template = HashAlg::Sha1.hash(&[&data]).unwrap();
+    [&10u32.to_le_bytes(), template.as_bytes(), &field(b"ima-ng"), &field(&data)].concat()
+}
+
+#[test]
+fn only_the_first_entry_of_a_whole_list_is_the_boot_aggregate() {
+    let judge = judge(POLICY, &lab());
+    let mut host = Host::new("systemd-again");
+    let honest = round(&host, &judge, None).unwrap();
+    assert_eq!(honest.tier(Submodule::Runtime), Tier::Affirming);
+    // A program of that name, in a whole list and in a delta.
+    let entry = ima_ng("boot_aggregate", &[7; 32]);
+    host.run_ima(&entry);
+    let whole = round(&host, &judge, None).unwrap();
+    assert_eq!((ids(&whole), whole.tier(Submodule::Runtime)), (vec!["ima.unknown-file"], Tier::Contraindicated));
+    (host.ima, host.ima_from, host.clock) = (entry, honest.state().ima().entries, host.clock + 10);
+    let delta = round(&host, &judge, Some(honest.state())).unwrap();
+    assert_eq!((ids(&delta), delta.tier(Submodule::Runtime)), (vec!["ima.unknown-file"], Tier::Contraindicated));
+}
+
+#[test]
+fn a_kernel_that_measures_nothing_proves_nothing() {
+    let mut host = Host::new("systemd-again");
+    let log = ImaLog::parse(&host.ima).unwrap();
+    let second = log.entries().nth(1).unwrap().at();
+    let first = host.ima[..second].to_vec();
+    host.ima.clear();
+    host.tpm.set(HashAlg::Sha256, 10, Digest::zero(HashAlg::Sha256));
+    host.run_ima(&first);
+    let appraisal = round(&host, &judge(POLICY, &lab()), None).unwrap();
+    assert_eq!((ids(&appraisal), appraisal.tier(Submodule::Runtime)), (vec!["ima.nothing-measured"], Tier::None));
+}
+
+#[test]
+fn what_the_list_of_findings_leaves_out_weighs_as_much() {
+    let mut host = Host::new("systemd-again");
+    // Violations fill the list of findings; the unknown program comes after them.
+    let violation = [&10u32.to_le_bytes(), [0u8; 20].as_slice(), &ima_ng("/x", &[1; 32])[24..]].concat();
+    for _ in 0..40 {
+        host.extend(10, Digest::ones(HashAlg::Sha256));
+        host.ima.extend_from_slice(&violation);
+    }
+    let reserved = round(&host, &judge(POLICY, &lab()), None).unwrap();
+    assert_eq!(reserved.tier(Submodule::Runtime), Tier::Warning);
+    host.run_ima(&ima_ng("/usr/bin/unknown", &[2; 32]));
+    let appraisal = round(&host, &judge(POLICY, &lab()), None).unwrap();
+    assert_eq!(appraisal.tier(Submodule::Runtime), Tier::Contraindicated);
+    assert!(ids(&appraisal).contains(&"ima.more"));
+}
+
+#[test]
+fn hostds_word_never_carries_an_affirming_claim() {
+    let policy = POLICY
+        .replace("claim = \"secure_boot\"", "claim = \"kernel_release\"")
+        .replace("boot.secure-boot", "platform.kernel");
+    let appraisal = round(&Host::new("systemd-again"), &judge(&policy, &lab()), None).unwrap();
+    assert_ne!(appraisal.tier(Submodule::Platform), Tier::Affirming);
+}

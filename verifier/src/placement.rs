@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use hostmark_attest::finding::Finding;
 use hostmark_attest::label::Label;
 use hostmark_attest::pool::Mode;
 
@@ -49,6 +50,12 @@ pub fn place(request: &PlacementRequest, view: &View, keys: &Keys, now: &Now) ->
             }
         }
     }
+    let carried = view.rules.pools().any(|one| one.pool.mode() == Mode::Enforce && one.pool.accepts(&label, levels));
+    let reason = (!carried).then(|| {
+        Finding::error("placement.no-pool", "no enforcing pool accepts workloads with this label")
+            .found(&label)
+            .fix("apply a pool with this label, or one that dominates it: hostmark pool list")
+    });
     // The longest permits first: they are worth most to whoever waits for an image to be pulled.
     found.sort_by_key(|(_, _, left)| std::cmp::Reverse(*left));
     if request.spread == Spread::Zone {
@@ -64,7 +71,7 @@ pub fn place(request: &PlacementRequest, view: &View, keys: &Keys, now: &Now) ->
         }
     }
     let refused = if hosts.len() < wanted { explain(&refused, view, now) } else { Vec::new() };
-    Ok(PlacementResponse { label: label.to_string(), asked: request.count, hosts, refused })
+    Ok(PlacementResponse { label: label.to_string(), asked: request.count, hosts, refused, reason })
 }
 
 fn in_scheduler(standing: &Standing, request: &PlacementRequest) -> bool {

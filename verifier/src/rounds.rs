@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hostmark_attest::appraisal::{Endorsed, appraise};
+use hostmark_attest::check::violated;
 use hostmark_attest::evidence::Evidence;
 use hostmark_attest::finding::{Finding, Findings, Severity};
 use hostmark_attest::genuine::{GenuineEvidence, Last, RoundExpectation};
 use hostmark_attest::identity::ek::verify_ek;
+use hostmark_attest::policy::AppraisalPolicy;
 use hostmark_attest::replay::{ParsedLogs, ReplayedLogs, Resend};
 use hostmark_attest::state::RoundState;
 use hostmark_attest::wire::{Challenge, PoolPlace, RoundOutcome, SignedTag};
@@ -29,9 +31,15 @@ fn ak_hex(host: &Enrolled) -> String {
 }
 
 /// What was kept of a host. A state that does not open is no state for a challenge, and a refusal for a round.
-fn kept(state: &AppState, host: &Enrolled) -> Outcome<Option<RoundState>> {
+fn kept(state: &AppState, host: &Enrolled) -> Outcome<Option<(Vec<u8>, RoundState)>> {
     let Some(sealed) = state.store.host_state(&host.row().id)? else { return Ok(None) };
-    RoundState::open(&sealed, &state.keys.seal, &host.row().id, &ak_hex(host)).map(Some).map_err(Refusal::findings)
+    let opened = RoundState::open(&sealed, &state.keys.seal, &host.row().id, &ak_hex(host));
+    opened.map(|opened| Some((sealed, opened))).map_err(Refusal::findings)
+}
+
+/// What a challenge asks for depends on this; evidence for another is asked for again.
+fn asked(host: &Enrolled, policy: &AppraisalPolicy) -> String {
+    format!("{}@{} {}", policy.name(), policy.version(), host.row().generation)
 }
 
 /// Issues a challenge to a host.
@@ -44,10 +52,16 @@ pub fn challenge(state: &AppState, host: &str) -> Outcome<Challenge> {
     let host = state.store.enrolled(host)?;
     let row = host.row();
     let judge = state.standings.rules().judge(&row.assignment.policy)?;
-    let kept = kept(state, &host).ok().flatten();
+    let kept = kept(state, &host).ok().flatten().map(|(_, kept)| kept);
     // Files that another policy or other references judged are judged again, and so are those of a round that did not fit.
     let kept = kept.filter(|kept| kept.judged_by() == judge.fingerprint(wall(&now)) && !state.resend.contains(&row.id));
-    let issued = state.store.issue_nonce(&now, &row.id, Purpose::Round, state.config.nonce_life.0, "{}")?;
+    let issued = state.store.issue_nonce(
+        &now,
+        &row.id,
+        Purpose::Round,
+        state.config.nonce_life.0,
+        &asked(&host, judge.policy()),
+    )?;
     Ok(Challenge {
         nonce: issued.nonce,
         expires_in_ms: issued.expires_in_ms,
@@ -86,7 +100,16 @@ fn take(state: &AppState, host: &str, body: &[u8], deadline: Instant) -> Outcome
     let host = state.store.enrolled(host)?;
     let rules = state.standings.rules();
     let judge = rules.judge(&host.row().assignment.policy)?;
-    let kept = kept(state, &host)?;
+    let now_asked = asked(&host, judge.policy());
+    if violated("round.outdated", issued.detail != now_asked) {
+        let finding =
+            Finding::error("round.outdated", "the host or its policy was changed after this challenge was issued")
+                .expected(now_asked)
+                .found(issued.detail)
+                .fix("ask for a new challenge");
+        return again(state, &now, &host, &nonce, Resend { findings: finding.into() });
+    }
+    let (sealed, kept) = kept(state, &host)?.unzip();
 
     let mut record = RoundRecord {
         host: host.row().id.clone(),
@@ -95,6 +118,7 @@ fn take(state: &AppState, host: &str, body: &[u8], deadline: Instant) -> Outcome
         disproven: true,
         result: None,
         findings: Vec::new(),
+        kept: sealed,
         sealed: None,
         ak_name: host.ak().name().as_bytes().to_vec(),
         policy: (judge.policy().name().to_owned(), judge.policy().version()),
@@ -123,6 +147,7 @@ fn take(state: &AppState, host: &str, body: &[u8], deadline: Instant) -> Outcome
             record.result = Some(claims.sign(&state.keys.results).map_err(Refusal::internal)?);
         }
         Err(Stop::NotGenuine(findings)) => record.findings = findings.into_vec(),
+        Err(Stop::Endorsement(findings)) => return Err(Refusal::findings(findings)),
         Err(Stop::Resend(resend)) => return again(state, &now, &host, &nonce, resend),
     }
     state.store.record_round(&now, &record, || Instant::now() >= deadline)?;
@@ -132,6 +157,8 @@ fn take(state: &AppState, host: &str, body: &[u8], deadline: Instant) -> Outcome
 /// Why a round yields no appraisal.
 enum Stop {
     NotGenuine(Findings),
+    /// The EK's chain no longer holds: our trust directory's doing, not the evidence's. Nothing is recorded, and the host lapses.
+    Endorsement(Findings),
     Resend(Resend),
 }
 
@@ -145,7 +172,7 @@ fn verify(
 ) -> Result<(GenuineEvidence, Endorsed), Stop> {
     let row = host.row();
     let ek = verify_ek(host.ek(), row.ek_certificate.as_deref(), &row.ek_intermediates, &trust.ek, at)
-        .map_err(Stop::NotGenuine)?;
+        .map_err(Stop::Endorsement)?;
     let expect = RoundExpectation {
         ak: host.ak(),
         ek_name: host.ek().name(),

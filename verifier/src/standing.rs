@@ -75,7 +75,12 @@ impl Standing {
             return;
         };
         let assignment = &self.row.assignment;
-        let host = HostRecord { node: &assignment.node, clearance: &assignment.label, maintenance: false };
+        let host = HostRecord {
+            node: &assignment.node,
+            clearance: &assignment.label,
+            maintenance: false,
+            tag_assigned: self.row.tag_nv.is_some(),
+        };
         self.eligible = rules
             .pools()
             .filter(|one| admit(&one.pool, &one.admission, rules.levels(), &host, result, 0).is_ok())
@@ -123,6 +128,7 @@ impl Standing {
             node: &self.row.assignment.node,
             clearance: &self.row.assignment.label,
             maintenance: self.in_maintenance(now),
+            tag_assigned: self.row.tag_nv.is_some(),
         }
     }
 

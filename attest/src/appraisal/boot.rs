@@ -10,6 +10,9 @@ use crate::tier::{Basis, Tier};
 const CLAIMS: [(&str, &[u8]); 3] =
     [("hardware", &[0, 2, 3]), ("executables", &[4, 9, 11]), ("configuration", &[7, 8, 12, 14])];
 
+/// Those without which a claim says nothing. PCR 8 and 14 are GRUB's and shim's: used by some boots only.
+const REQUIRED: [u8; 8] = [0, 2, 3, 4, 7, 9, 11, 12];
+
 pub(super) fn appraise(logs: &ReplayedLogs<'_>, policy: &AppraisalPolicy, windows: &[&Window]) -> Subject {
     let mut subject = Subject { findings: logs.boot_findings().clone(), ..Subject::default() };
     if logs.boot().is_none() {
@@ -19,10 +22,13 @@ pub(super) fn appraise(logs: &ReplayedLogs<'_>, policy: &AppraisalPolicy, window
         return subject;
     }
     for (claim, pcrs) in CLAIMS {
+        // A claim rests on all of its PCRs: one that nobody quoted leaves it at none.
+        let unquoted = REQUIRED.iter().any(|pcr| pcrs.contains(pcr) && !policy.selection().contains(BANK, *pcr));
         let selected = pcrs.iter().copied().filter(|pcr| policy.selection().contains(BANK, *pcr));
         let tier = selected.map(|pcr| judge(pcr, logs, windows, &mut subject)).max().unwrap_or(Tier::None);
         // A reservation about the log touches whatever is read from it.
         let tier = tier.after(subject.findings.worst());
+        let tier = if unquoted { tier.max(Tier::None) } else { tier };
         subject.claim(claim, tier, Basis::PcrAnchored);
     }
     subject

@@ -49,7 +49,9 @@ pub(super) fn appraise(
         subject.findings.push(finding.clone());
     }
     let references = windows.iter().any(|window| window.names_files());
-    for entry in prefix.entries() {
+    // The first entry of a whole list is no file: `check_boot_aggregate` judged it. A file of that name is a file.
+    let first = usize::from(logs.ima_is_whole());
+    for entry in prefix.entries().skip(first) {
         judge(&entry, windows, rules.unknown.severity(), &mut seen);
     }
     for finding in &seen.findings {
@@ -58,11 +60,18 @@ pub(super) fn appraise(
     let unlisted =
         seen.unknown.saturating_add(seen.violations).saturating_sub(seen.findings.len().try_into().unwrap_or(u64::MAX));
     if unlisted > 0 {
-        subject
-            .findings
-            .push(Finding::info("ima.more", format!("{unlisted} more files of the same kinds are not listed")));
+        // The list is cut, the counts are not: what is not listed weighs as much.
+        let weight = if seen.unknown > 0 { rules.unknown.severity() } else { Severity::Warning };
+        let message = format!("{unlisted} more files of the same kinds are not listed");
+        subject.findings.push(Finding::new("ima.more", weight, message));
     }
-    let tier = if references { Tier::Affirming } else { Tier::None };
+    let nothing = seen.known == 0 && seen.unknown == 0;
+    let measured = subject.findings.check("ima.nothing-measured", nothing, || {
+        Finding::warning("", "the kernel measured no file since boot: its IMA policy is absent or measures nothing")
+            .expected("at least one measured file")
+            .fix("load the IMA policy of configs/ima and reboot; hostd doctor tells whether it is loaded")
+    });
+    let tier = if references && measured && seen.known > 0 { Tier::Affirming } else { Tier::None };
     subject.claim("executables", tier.after(subject.findings.worst()), Basis::PcrAnchored);
     Ok((subject, seen))
 }
@@ -95,10 +104,6 @@ fn judge(entry: &Entry<'_>, windows: &[&Window], unknown: Severity, seen: &mut R
         );
         return;
     };
-    // The first entry is no file; `check_boot_aggregate` judged it.
-    if file.path == b"boot_aggregate" {
-        return;
-    }
     let known = file.file_digest().is_some_and(|digest| windows.iter().any(|window| window.knows_file(&digest)));
     if !crate::check::violated("ima.unknown-file", !known) {
         seen.known = seen.known.saturating_add(1);

@@ -14,7 +14,7 @@ use crate::manifest::{EngineManifest, EngineReference};
 use crate::replay::BANK;
 
 /// PCRs that are judged by value.
-const CAPTURED: [u8; 10] = [0, 2, 3, 4, 7, 8, 9, 11, 12, 14];
+pub(super) const CAPTURED: [u8; 10] = [0, 2, 3, 4, 7, 8, 9, 11, 12, 14];
 
 /// What to capture from. Empty parts are left out of the bundle.
 #[derive(Debug, Clone, Copy, Default)]

@@ -9,9 +9,11 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::capture::CAPTURED;
 use super::{PolicyError, parse_toml};
 use crate::digest::{Digest, HashAlg};
 use crate::manifest::EngineReference;
+use crate::replay::BANK;
 
 /// Most windows in one bundle.
 const WINDOWS_MAX: usize = 64;
@@ -109,13 +111,20 @@ impl Window {
         };
         let mut window =
             Self { from: instant(raw.from)?, until: instant(raw.until)?, engine: raw.engine, ..Self::default() };
+        if window.from.zip(window.until).is_some_and(|(from, until)| until <= from) {
+            return Err("a window ends before it begins: it would never be open".to_owned());
+        }
         for (bank, values) in &raw.pcrs {
             let alg = HashAlg::from_name(bank).ok_or_else(|| format!("unknown PCR bank `{bank}`"))?;
             for (index, accepted) in values {
                 let pcr = index.parse::<u8>().ok().filter(|pcr| *pcr < 24);
                 let pcr = pcr.ok_or_else(|| format!("`{index}` is not a PCR (0 to 23)"))?;
-                if pcr == 1 || pcr == 5 {
-                    return Err(format!("PCR {pcr} differs between equal machines and is never judged by value"));
+                if alg != BANK || !CAPTURED.contains(&pcr) {
+                    let judged = CAPTURED.map(|pcr| pcr.to_string()).join(", ");
+                    return Err(format!("{alg} PCR {pcr} is never judged by value; judged are {BANK} {judged}"));
+                }
+                if accepted.is_empty() {
+                    return Err(format!("PCR {pcr} has no acceptable value: leave it out, or name one"));
                 }
                 for hex in accepted {
                     let value = Digest::from_hex(alg, hex);

@@ -247,4 +247,7 @@ pub struct PlacementResponse {
     pub hosts: Vec<Placed>,
     /// Where there are too few: hosts that do not qualify, and why.
     pub refused: Vec<Unplaced>,
+    /// Why no host could qualify at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Finding>,
 }

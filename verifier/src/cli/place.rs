@@ -50,8 +50,8 @@ impl Place {
                 text += &explain::condition(unmet, style);
             }
         }
-        if answer.hosts.is_empty() && answer.refused.is_empty() {
-            text += "no enforcing pool accepts this label: see hostmark pool list\n";
+        if let Some(reason) = &answer.reason {
+            text += &format!("{}\n", one_line(&reason.to_string()));
         }
         let found = u32::try_from(answer.hosts.len()).unwrap_or(u32::MAX);
         let exit = match found {

@@ -454,7 +454,7 @@ impl Store {
     /// 404; 409 `enrolment.ambiguous`, `enrolment.ek-taken`.
     pub fn rebind(&self, now: &Now, actor: &str, host: &str, enrolment_id: Option<&str>) -> Outcome<()> {
         self.write(now, |tx| {
-            let old = tx.approved_host(host)?;
+            let old = tx.enrolled(host)?.row().clone();
             let from = match enrolment_id {
                 Some(id) => find(tx, id)?,
                 None => {

@@ -128,9 +128,9 @@ impl Store {
         let nonce = Nonce(random().map_err(Refusal::internal)?);
         self.write(now, |tx| {
             tx.execute(
-                "DELETE FROM nonces WHERE host = ?1 AND used_unix_ms IS NULL AND nonce NOT IN
-                   (SELECT nonce FROM nonces WHERE host = ?1 AND used_unix_ms IS NULL ORDER BY issued_unix_ms DESC, rowid DESC LIMIT ?2)",
-                params![host, OUTSTANDING_MAX.saturating_sub(1)],
+                "DELETE FROM nonces WHERE host = ?1 AND purpose = ?3 AND used_unix_ms IS NULL AND nonce NOT IN
+                   (SELECT nonce FROM nonces WHERE host = ?1 AND purpose = ?3 AND used_unix_ms IS NULL ORDER BY issued_unix_ms DESC, rowid DESC LIMIT ?2)",
+                params![host, OUTSTANDING_MAX.saturating_sub(1), purpose.name()],
             )?;
             tx.execute(
                 "INSERT INTO nonces (nonce, host, purpose, boot_id, issued_boot_ms, issued_unix_ms, expires_boot_ms, detail) VALUES (?,?,?,?,?,?,?,?)",

@@ -27,6 +27,8 @@ pub struct RoundRecord {
     pub result: Option<String>,
     /// What disproves the host. Kept beside the result only where there is none.
     pub findings: Vec<Finding>,
+    /// What was kept of the host when the round was judged, sealed.
+    pub kept: Option<Vec<u8>>,
     /// The sealed state for the next round; None keeps what was there.
     pub sealed: Option<Vec<u8>>,
     /// Name of the AK, for the state.
@@ -61,6 +63,8 @@ pub struct StoredResult {
 pub struct NonceIssue {
     /// Wall clock at issue, milliseconds since 1970.
     pub issued_unix_ms: i64,
+    /// What the challenge asked for, as given to [`Store::issue_nonce`].
+    pub detail: String,
 }
 
 /// Changes since a known point, for caches.
@@ -99,19 +103,20 @@ impl Store {
     /// # Errors
     /// 422 `nonce.*`.
     pub fn nonce_issue(&self, now: &Now, nonce: &Nonce, host: &str) -> Outcome<NonceIssue> {
-        let issued_unix_ms = self.read(|sql| {
+        let issued = self.read(|sql| {
             let mut statement = sql.prepare_cached(
-                "SELECT issued_unix_ms FROM nonces WHERE nonce = ? AND host = ? AND purpose = ? AND boot_id = ? AND expires_boot_ms > ? AND used_unix_ms IS NULL",
+                "SELECT issued_unix_ms, detail FROM nonces WHERE nonce = ? AND host = ? AND purpose = ? AND boot_id = ? AND expires_boot_ms > ? AND used_unix_ms IS NULL",
             )?;
             let wanted = params![nonce.0, host, Purpose::Round.name(), &*now.boot_id, now.boot_ms];
-            Ok(statement.query_row(wanted, |row| row.get(0)).optional()?)
+            let read = |row: &rusqlite::Row<'_>| Ok(NonceIssue { issued_unix_ms: row.get(0)?, detail: row.get(1)? });
+            Ok(statement.query_row(wanted, read).optional()?)
         })?;
-        match issued_unix_ms {
-            Some(issued_unix_ms) => Ok(NonceIssue { issued_unix_ms }),
+        match issued {
+            Some(issued) => Ok(issued),
             // The reason is told by the command that would use it up; it changes nothing when it refuses.
             None => {
                 let consumed = self.consume_nonce(now, nonce, host, Purpose::Round)?;
-                Ok(NonceIssue { issued_unix_ms: consumed.issued_unix_ms })
+                Ok(NonceIssue { issued_unix_ms: consumed.issued_unix_ms, detail: consumed.detail })
             }
         }
     }
@@ -149,6 +154,14 @@ impl Store {
                     Ok((row.get(0)?, row.get(1)?))
                 })
                 .optional()?;
+            // Of two rounds in flight one counts: what it was judged with must still be what is kept.
+            let kept: Option<Vec<u8>> = tx
+                .query_row("SELECT sealed FROM host_state WHERE host = ?", [&round.host], |row| row.get(0))
+                .optional()?;
+            if violated("round.overtaken", kept != round.kept) {
+                let message = "a later round of this host was recorded meanwhile; attest again";
+                return Err(Refusal::conflict("round.overtaken", message));
+            }
             let (was, sequence) = before.map_or((None, 0), |(was, sequence)| (Some(was), sequence));
             let state = if round.disproven { "disproven" } else { "proven" };
             let kept: &[Finding] = if round.result.is_some() { &[] } else { &round.findings };
@@ -175,6 +188,10 @@ impl Store {
                     "INSERT OR REPLACE INTO host_state (host, ak_name, sealed) VALUES (?,?,?)",
                     params![round.host, round.ak_name, sealed],
                 )?;
+            }
+            if round.disproven {
+                // A good round that is still being judged was quoted before this one was recorded: it must not undo it.
+                tx.execute("UPDATE hosts SET generation = generation + 1 WHERE id = ?", [&round.host])?;
             }
             if let Some(serial) = round.tag_serial {
                 tx.accept_tag_serial(&round.host, serial)?;
