@@ -402,6 +402,30 @@ fn references_are_captured_compared_and_signed() {
 }
 
 #[test]
+fn references_name_the_files_of_a_root_file_system() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("root");
+    for (name, content) in
+        [("usr/lib/libx.so.1", &b"\x7fELF x"[..]), ("etc/docker/daemon.json", b"{}"), ("readme", b"no")]
+    {
+        let file = root.join(name);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, content).unwrap();
+    }
+    let (root, out) = (root.display().to_string(), path(&dir, "files.toml"));
+    let written = json_run(&["refs", "ima", &root, "--also", "/etc/docker", "--version", "3", "-o", &out]);
+    assert_eq!((written.code, &written.json()["files"]), (0, &2.into()), "{written:?}");
+    // What was written is a bundle, and names each file by its path on the host and its digest.
+    let text = std::fs::read_to_string(&out).unwrap();
+    let digest = hex::encode(hostmark_attest::digest::sha256(&[b"{}"]));
+    assert!(text.contains(&format!("\"/etc/docker/daemon.json\" = [\"sha256:{digest}\"]")), "{text}");
+    assert!(hostmark_attest::policy::References::parse("files", &text).is_ok(), "{text}");
+    run(&["refs", "ima", &root, "--also", "/etc/../x"]).unusable(&["as it is on the host"]);
+    run(&["refs", "ima", &root, "--also", "/etc/podman"]).unusable(&["no such file"]);
+    run(&["refs", "ima", &path(&dir, "nowhere")]).unusable(&["nowhere"]);
+}
+
+#[test]
 fn policies_are_checked_and_compared() {
     let dir = tempfile::tempdir().unwrap();
     let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs");

@@ -76,5 +76,21 @@ pub fn capture(from: &Capture<'_>, version: u64) -> Result<String, CaptureError>
             none => *none = Some(captured),
         }
     }
+    bundle(window, version)
+}
+
+/// Makes the text of a reference bundle that names files alone: (path on the host, digest).
+///
+/// # Errors
+/// [`CaptureError::Toml`].
+pub fn capture_files(files: &[(String, Digest)], version: u64) -> Result<String, CaptureError> {
+    let mut window = RawWindow::default();
+    for (path, digest) in files {
+        window.ima.entry(path.clone()).or_default().push(format!("{digest:?}"));
+    }
+    bundle(window, version)
+}
+
+fn bundle(window: RawWindow, version: u64) -> Result<String, CaptureError> {
     Ok(toml::to_string(&RawBundle { version, windows: vec![window] })?)
 }

@@ -22,6 +22,7 @@ mod refs;
 mod show;
 mod token;
 mod toml_diff;
+mod tree;
 mod verify;
 mod when;
 

@@ -16,6 +16,7 @@ use super::connect::Connection;
 use super::failure::Failure;
 use super::policy::{Document, Kind, compare, publish, sign, write_beside};
 use super::show::{Style, facts};
+use super::tree::reference_files;
 use super::{Outcome, input};
 
 /// `hostmark refs …`
@@ -33,6 +34,20 @@ pub(super) enum Refs {
         /// An engine manifest (hostd measure); each one is an acceptable state.
         #[arg(long, value_name = "FILE", group = "source")]
         manifest: Vec<PathBuf>,
+        /// The bundle's version; it must grow with each publication.
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        version: u64,
+        /// Write here instead of standard output.
+        #[arg(short = 'o', long = "out", value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Make reference values for the programs, libraries and modules of a host's root file system, read from a directory.
+    Ima {
+        /// The directory that is `/` on the host.
+        root: PathBuf,
+        /// Name this file, or every file below this directory, whatever it is (a path as it is on the host).
+        #[arg(long, value_name = "PATH")]
+        also: Vec<PathBuf>,
         /// The bundle's version; it must grow with each publication.
         #[arg(long, value_name = "N", default_value_t = 1)]
         version: u64,
@@ -72,6 +87,7 @@ impl Refs {
                 let sources = Sources::read(boot_log.as_deref(), ima.as_deref(), &manifest)?;
                 sources.capture(version, out.as_deref())
             }
+            Self::Ima { root, also, version, out } => reference_files(&root, &also, version, out.as_deref()),
             Self::Diff { before, after } => compare(&load(&before)?, &load(&after)?, style),
             Self::Sign { file, key } => sign(&file, &load(&file)?, &key),
             Self::Publish { file, key } => publish(connection, &file, &load(&file)?, key.as_deref()),
