@@ -5,6 +5,7 @@
 
 mod boot;
 mod engine;
+mod engine_ima;
 mod runtime;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -186,7 +187,8 @@ pub fn appraise(
     let before = if logs.ima_is_whole() { None } else { state };
     let (runtime, seen) = runtime::appraise(logs, policy, &windows, before, &fingerprint)?;
     subjects.insert(Submodule::Runtime, runtime);
-    subjects.insert(Submodule::Engine, engine::appraise(logs, policy, &windows));
+    let (engine, engine_seen) = engine::appraise(logs, policy, &windows, before)?;
+    subjects.insert(Submodule::Engine, engine);
     subjects.insert(Submodule::Profile, Subject::default());
     subjects.insert(Submodule::Tag, tag(genuine));
     subjects.insert(Submodule::Platform, platform(&endorsed, &sources, genuine.findings()));
@@ -199,7 +201,7 @@ pub fn appraise(
         Some(_) => genuine.unanchored().boot_id.as_str(),
         None => state.filter(|_| same_boot).map_or("", RoundState::boot_id),
     };
-    let state = RoundState::new(host, ak_name, genuine.counters(), boot_id, &ima_end, &fingerprint, seen);
+    let state = RoundState::new(host, ak_name, genuine.counters(), boot_id, &ima_end, &fingerprint, seen, engine_seen);
     let tag = genuine.tag().ok().flatten().map(VerifiedTag::tag);
     let host = HostClaims {
         tpm_class: endorsed.class,

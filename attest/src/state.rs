@@ -3,6 +3,8 @@
 //! DESIGN §4: counters, the IMA position, what earlier rounds established about files. A proof type is never read back from
 //! bytes that merely look right: [`RoundState::open`] needs the seal, and the seal binds the host id and the AK's name.
 
+use std::collections::BTreeSet;
+
 use aws_lc_rs::hmac;
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +35,8 @@ struct Raw {
     ima_pcr10: Option<String>,
     judged_by: String,
     runtime: RuntimeSeen,
+    #[serde(default)]
+    engine: EngineSeen,
 }
 
 /// What the files seen so far in this boot came to.
@@ -50,6 +54,19 @@ pub struct RuntimeSeen {
     /// What was found of the list itself and is more than information: a delta does not show it again.
     #[serde(default)]
     pub list: Vec<Finding>,
+}
+
+/// Files of the engine manifest that were held against IMA, as truncated digests of path and content: bounded, and a delta that no
+/// longer holds them needs no whole list.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EngineSeen {
+    /// Measured by the kernel in this boot.
+    pub confirmed: BTreeSet<String>,
+    /// Of the last manifest: nothing was measured under the path.
+    pub absent: BTreeSet<String>,
+    /// Of the last manifest: only other contents were measured under the path.
+    pub other: BTreeSet<String>,
 }
 
 /// A key for seals, kept outside the database.
@@ -92,6 +109,7 @@ impl std::fmt::Debug for SealKey {
 const DOMAIN: &str = "hostmark-round-state-v1";
 
 impl RoundState {
+    #[allow(clippy::too_many_arguments, reason = "each is one field, and only appraisal builds a state")]
     pub(crate) fn new(
         host: &str,
         ak_name: &str,
@@ -100,6 +118,7 @@ impl RoundState {
         ima: &ImaPosition,
         judged_by: &str,
         runtime: RuntimeSeen,
+        engine: EngineSeen,
     ) -> Self {
         Self {
             raw: Raw {
@@ -113,6 +132,7 @@ impl RoundState {
                 ima_pcr10: ima.pcr10.get(&HashAlg::Sha256).map(Digest::to_string),
                 judged_by: judged_by.to_owned(),
                 runtime,
+                engine,
             },
         }
     }
@@ -181,6 +201,12 @@ impl RoundState {
     pub const fn runtime(&self) -> &RuntimeSeen {
         &self.raw.runtime
     }
+
+    /// Which files of the engine manifest were held against IMA.
+    #[must_use]
+    pub const fn engine(&self) -> &EngineSeen {
+        &self.raw.engine
+    }
 }
 
 #[cfg(test)]
@@ -192,7 +218,8 @@ mod tests {
         let key = SealKey::new(&[1; 32]);
         let counters = Counters { reset_count: 1, restart_count: 2, clock: 3 };
         let position = ImaPosition { entries: 4, pcr10: [(HashAlg::Sha256, Digest::ones(HashAlg::Sha256))].into() };
-        let state = RoundState::new("h", "ak", counters, "b", &position, "p1", RuntimeSeen::default());
+        let state =
+            RoundState::new("h", "ak", counters, "b", &position, "p1", RuntimeSeen::default(), EngineSeen::default());
         let sealed = state.seal(&key);
         let opened = RoundState::open(&sealed, &key, "h", "ak").unwrap();
         assert_eq!((&opened, opened.ima()), (&state, position));

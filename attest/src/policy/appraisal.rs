@@ -148,6 +148,17 @@ pub struct EngineRules {
     /// The PCR that the host log extends (DESIGN §4: 13).
     #[serde(default = "host_log_pcr")]
     pub host_log_pcr: u8,
+    /// Directories, each with a `/` at its end, of which the host's IMA policy measures every read (FILE_CHECK).
+    #[serde(default)]
+    pub ima_covers: Vec<String>,
+}
+
+impl EngineRules {
+    /// Whether the kernel measures reads of this file.
+    #[must_use]
+    pub fn covers(&self, path: &str) -> bool {
+        self.ima_covers.iter().any(|directory| path.starts_with(directory.as_str()))
+    }
 }
 
 const fn host_log_pcr() -> u8 {
@@ -196,6 +207,16 @@ impl AppraisalPolicy {
                 .to_owned()
             },
         )?;
+        let covers = self.raw.engine.as_ref().map(|engine| engine.ima_covers.as_slice()).unwrap_or_default();
+        let plain = |path: &String| {
+            let inside = path.strip_prefix('/').and_then(|path| path.strip_suffix('/'));
+            inside.is_some_and(|path| path.split('/').all(|part| !matches!(part, "" | "." | "..")))
+        };
+        let bad = covers.iter().find(|path| !plain(path));
+        refuse("policy.ima-covers", bad.is_some() || (!covers.is_empty() && self.raw.ima.is_none()), &|| match bad {
+            Some(path) => format!("ima_covers: `{path}` is no absolute directory with `/` at its end"),
+            None => "[engine] ima_covers needs [ima]: without the IMA list nothing covers a file".to_owned(),
+        })?;
         for quirk in &self.raw.quirks {
             refuse("policy.quirk", !QUIRKS.iter().any(|(id, _)| id == quirk), &|| {
                 format!("unknown quirk `{quirk}`; known: {}", QUIRKS.map(|(id, _)| id).join(", "))
@@ -308,6 +329,8 @@ unknown = "warning"
         for index in 0..7 {
             assert_eq!(refused(&without(&index.to_string())), "policy.boot-pcrs", "PCR {index}");
         }
+        let covering = GOOD.replace("[engine]", "[engine]\nima_covers = [\"/etc/docker/\"]");
+        assert!(AppraisalPolicy::parse("p", &covering).is_ok());
         let rows = [
             (GOOD.replace("10, 11", "11"), "policy.ima-pcr"),
             (GOOD.replace("12, 13,", "12,"), "policy.host-log-pcr"),
@@ -318,6 +341,10 @@ unknown = "warning"
             (GOOD.replace("pcrphase-unlogged", "anything"), "policy.quirk"),
             (GOOD.replace("\"secure_boot\"", "\"trusted\""), "policy.claim"),
             (GOOD.replace("boot.secure-boot", "engine.x"), "policy.rule-id"),
+            (GOOD.replace("[engine]", "[engine]\nima_covers = [\"/etc/docker\"]"), "policy.ima-covers"),
+            (GOOD.replace("[engine]", "[engine]\nima_covers = [\"/etc/../\"]"), "policy.ima-covers"),
+            (GOOD.replace("[engine]", "[engine]\nima_covers = [\"/\"]"), "policy.ima-covers"),
+            (covering.replace("[ima]\npolicy = \"container-host\"\nunknown = \"warning\"\n", ""), "policy.ima-covers"),
         ];
         for (text, id) in rows {
             assert_eq!(refused(&text), id);

@@ -33,6 +33,8 @@ pub struct Window {
     until: Option<OffsetDateTime>,
     pcrs: BTreeMap<(HashAlg, u8), BTreeSet<Digest>>,
     files: HashSet<Digest>,
+    /// Contents that the engine reference allows: where the kernel measures them too, they are no strangers.
+    engine_files: HashSet<Digest>,
     engine: Option<EngineReference>,
 }
 
@@ -144,6 +146,8 @@ impl Window {
                 window.files.insert(digest);
             }
         }
+        let allowed = window.engine.iter().flat_map(|engine| engine.files.values().flatten());
+        window.engine_files = allowed.filter_map(|digest| Digest::new(BANK, &digest.0)).collect();
         Ok(window)
     }
 
@@ -157,10 +161,10 @@ impl Window {
         self.pcrs.get(&(bank, index))
     }
 
-    /// Whether a measured file is known.
+    /// Whether a measured file is known: named among the files, or allowed as one of an engine.
     #[must_use]
     pub fn knows_file(&self, digest: &Digest) -> bool {
-        self.files.contains(digest)
+        self.files.contains(digest) || self.engine_files.contains(digest)
     }
 
     /// Whether the window names any file at all.
