@@ -4,11 +4,12 @@
 //! broken off anywhere is continued by running again: same TPM keys, same enrolment, no second host. hostd proves and asks; who
 //! this host is (id, node name, label) comes in the answer.
 
+pub mod input;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hostmark_attest::digest::sha256;
 use hostmark_attest::tpm::public::Public;
 use hostmark_attest::wire::{
     Activation, B64, DOMAIN_QUOTE, DOMAIN_TLS, EnrolmentChallenge, EnrolmentOutcome, EnrolmentPoll, EnrolmentRequest,
@@ -19,7 +20,7 @@ use rustls_pki_types::pem::PemObject as _;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::client::{Client, ClientError, TlsKey};
 use crate::state;
@@ -56,10 +57,14 @@ pub enum ProvisionError {
     #[error("the certificate request could not be made: {0}")]
     Request(#[from] rcgen::Error),
     /// This host belongs to another verifier.
-    #[error("this host is provisioned at {found} under another address or CA; run `hostd deprovision` first")]
+    #[error("this host is provisioned at {found} (CA {pin}), not at {asked}; run `hostd deprovision` first")]
     OtherVerifier {
         /// The verifier it is provisioned at.
         found: String,
+        /// SHA-256 of that verifier's CA certificate, hex.
+        pin: String,
+        /// The verifier that was asked for, and its pin.
+        asked: String,
     },
     /// Renewal of a host that was never provisioned.
     #[error("this host is not provisioned; run `hostd provision`")]
@@ -193,9 +198,7 @@ pub async fn provision(tpm: &Tpm, request: &Request<'_>) -> Result<Progress, Pro
     let dir = request.state_dir;
     state::directory(dir).map_err(|source| ProvisionError::State { path: dir.to_owned(), source })?;
     if let Some(mut host) = Provisioned::load(dir)? {
-        if host.verifier != request.verifier || sha256(&[&host.ca.0]) != request.ca_pin {
-            return Err(ProvisionError::OtherVerifier { found: host.verifier });
-        }
+        host.check(request)?;
         let keys = tpm.open_keys(dir)?;
         if host.not_after() <= OffsetDateTime::now_utc() {
             host.renew(dir, tpm, &keys).await?;
@@ -204,7 +207,7 @@ pub async fn provision(tpm: &Tpm, request: &Request<'_>) -> Result<Progress, Pro
     }
     let client = Client::pinned(request.verifier, request.ca_pin)?;
     if let Some(mut pending) = load::<Pending>(&dir.join(PENDING_FILE))?
-        && pending.verifier == request.verifier
+        && input::same_address(&pending.verifier, request.verifier)
     {
         match poll(&client, &pending).await {
             Ok(outcome) => {
@@ -238,14 +241,16 @@ async fn enrol(tpm: &Tpm, client: &Client, request: &Request<'_>) -> Result<Prog
     let ek = tpm.ek(Some(keys.ek))?;
     let ek_id =
         Public::parse(&ek.public).ok().and_then(|public| public.key().id()).map(hex::encode).unwrap_or_default();
-    let ask = EnrolmentRequest {
+    let mut ask = EnrolmentRequest {
         ek_public: B64(ek.public),
         ek_certificate: ek.certificate.map(B64),
         ek_intermediates: ek.intermediates.into_iter().map(B64).collect(),
         ak_public: B64(keys.ak_public.clone()),
         token: request.token.as_ref().map(|token| token.to_string()),
     };
-    let (_, challenge): (_, EnrolmentChallenge) = client.post("/v1/enrolments", &ask).await?;
+    let answer = client.post("/v1/enrolments", &ask).await;
+    ask.token.zeroize();
+    let (_, challenge): (_, EnrolmentChallenge) = answer?;
     let secret = tpm.activate_credential(&challenge.credential_blob.0, &challenge.encrypted_secret.0)?;
     let csr = certificate_request(tpm, &keys)?;
     let activation = Activation {

@@ -131,11 +131,20 @@ impl Hostd {
     /// # Errors
     /// When it runs already or cannot be started.
     pub fn run(&mut self) -> anyhow::Result<()> {
+        self.run_with(&[])
+    }
+
+    /// The same with more options.
+    ///
+    /// # Errors
+    /// As [`Hostd::run`].
+    pub fn run_with(&mut self, options: &[&str]) -> anyhow::Result<()> {
         if self.process.is_some() {
             bail!("{} runs already", self.name);
         }
         let log = self.machine.directory().join("hostd.log");
         let mut command = self.command("run")?;
+        command.args(options);
         self.process = Some(Daemon::start(&format!("hostd of {}", self.name), &mut command, &log)?);
         Ok(())
     }

@@ -8,8 +8,12 @@
     reason = "a test fails by panicking"
 )]
 
+use std::time::Duration;
+
+use hostmark_tests::hostd::{Hostd, write_secret};
 use hostmark_tests::lab::{Lab, ek_id};
 use hostmark_tests::swtpm::available;
+use hostmark_tests::wait::until;
 use hostmark_verifier::api::types::Standing;
 
 #[test]
@@ -88,4 +92,76 @@ fn a_host_gives_nothing_to_a_verifier_whose_ca_is_not_pinned() {
     assert!(refused.stderr.contains("does not show the CA that is pinned"), "{refused}");
     assert!(other.hosts().unwrap().is_empty());
     lab.enrol(&host).unwrap();
+}
+
+#[test]
+fn a_machine_provisions_itself_from_one_input_and_the_daemon_waits_for_it() {
+    if !available("provisioning by an input") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let lab = Lab::without_rules(dir.path(), "").unwrap();
+    let mut host = lab.host("node-1").unwrap();
+    // A generic image: hostd.toml names no verifier.
+    let named = std::fs::read_to_string(host.config()).unwrap();
+    let generic: String = named
+        .lines()
+        .filter(|line| !line.starts_with("verifier") && !line.starts_with("ca_pin"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    std::fs::write(host.config(), &generic).unwrap();
+    let token = lab.token("node-1").unwrap().token;
+    let file = dir.path().join("input.toml");
+    let path = file.display().to_string();
+    let provision = |host: &Hostd, url: &str, pin: &str| {
+        write_secret(&file, &format!("verifier = \"{url}\"\nca_pin = \"{pin}\"\ntoken = \"{token}\"\n")).unwrap();
+        host.hostd("provision", &["--input", &path]).unwrap()
+    };
+    let (url, pin) = (lab.verifier.url(), lab.verifier.ca_pin().to_owned());
+
+    host.run_with(&["--await-provisioning"]).unwrap();
+    until("the daemon waits", Duration::from_secs(20), || Ok(host.log().contains("waiting for").then_some(())))
+        .unwrap();
+    let mut told = Vec::new();
+
+    // hostd.toml and the input must not contradict each other.
+    std::fs::write(host.config(), &named).unwrap();
+    let other = provision(&host, "https://127.0.0.1:1", &pin);
+    assert_eq!(other.code, Some(2), "{other}");
+    assert!(other.stderr.contains(&format!("hostd.toml names {url}, the input https://127.0.0.1:1")), "{other}");
+    told.push(other);
+    std::fs::write(host.config(), &generic).unwrap();
+
+    let first = provision(&host, &url, &pin).good().unwrap();
+    assert!(first.stdout.starts_with("provisioned at"), "{first}");
+    until("the daemon goes on by itself", Duration::from_secs(20), || {
+        Ok((host.status().unwrap_or_default()["verifier"] == url.as_str()).then_some(()))
+    })
+    .unwrap();
+    told.push(first);
+
+    // Again, beside the running daemon and without it, and on the next boot.
+    for rebooted in [false, true] {
+        let again = provision(&host, &url, &pin).good().unwrap();
+        assert!(again.stdout.starts_with("already provisioned at"), "{again}");
+        for (url, pin) in [("https://127.0.0.1:1", &pin), (url.as_str(), &"00".repeat(32))] {
+            let other = provision(&host, url, pin);
+            assert_eq!(other.code, Some(2), "{other}");
+            assert!(other.stderr.contains("run `hostd deprovision` first"), "{other}");
+            told.push(other);
+        }
+        told.push(again);
+        if !rebooted {
+            host.kill();
+            host.machine.reboot().unwrap();
+        }
+    }
+    assert!(host.hostd("provision", &[]).unwrap().good().unwrap().stdout.starts_with("already provisioned"));
+    assert_eq!(lab.hosts().unwrap().len(), 1);
+    let told: String = told.iter().map(ToString::to_string).collect();
+    assert!(!format!("{told}{}{}", host.log(), lab.verifier.log()).contains(&token), "a token is in no log");
+    for entry in std::fs::read_dir(host.state_dir()).unwrap() {
+        let kept = std::fs::read(entry.unwrap().path()).unwrap();
+        assert!(!String::from_utf8_lossy(&kept).contains(&token), "a token is in no kept file");
+    }
 }

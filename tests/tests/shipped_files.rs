@@ -41,6 +41,9 @@ fn verifier_toml_states_the_defaults() {
     assert!(policy.is_file(), "default_policy names a shipped policy");
 }
 
+/// Where Linux shows what QEMU was given with `-fw_cfg name=opt/org.hostmark.provision`.
+const FW_CFG_ITEM: &str = "/sys/firmware/qemu_fw_cfg/by_name/opt/org.hostmark.provision/raw";
+
 /// A unit's directives, as (section, key, value).
 fn directives(text: &str) -> Vec<(String, String, String)> {
     let mut section = String::new();
@@ -60,21 +63,29 @@ fn directives(text: &str) -> Vec<(String, String, String)> {
 fn units_start_what_exists_with_the_directories_it_uses_and_no_more_rights() {
     let hostd = HostdConfig::default();
     let verifier = VerifierConfig::default();
-    // unit, program and subcommand, configuration, state directory, capabilities
+    // unit, its command, state directory, capabilities, restart
+    let hostd_toml = hostmark_hostd::config::DEFAULT_PATH;
     let rows = [
         (
             "hostmark-hostd.service",
-            "hostd run",
-            hostmark_hostd::config::DEFAULT_PATH,
+            format!("hostd run --config {hostd_toml} --await-provisioning"),
             hostd.state_dir.as_path(),
             "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_SYS_PTRACE",
+            "always",
+        ),
+        (
+            "hostmark-provision.service",
+            format!("hostd provision --config {hostd_toml} --input {FW_CFG_ITEM}"),
+            hostd.state_dir.as_path(),
+            "CAP_DAC_OVERRIDE",
+            "on-failure",
         ),
         (
             "hostmark-verifier.service",
-            "verifier serve",
-            "/etc/hostmark/verifier.toml",
+            "verifier serve --config /etc/hostmark/verifier.toml".to_owned(),
             verifier.state_dir.as_path(),
             "",
+            "always",
         ),
     ];
     let shipped: BTreeSet<String> = std::fs::read_dir(configs().join("units"))
@@ -83,7 +94,7 @@ fn units_start_what_exists_with_the_directories_it_uses_and_no_more_rights() {
         .collect();
     assert_eq!(shipped, rows.iter().map(|row| row.0.to_owned()).collect());
 
-    for (unit, program, config, state, capabilities) in rows {
+    for (unit, command, state, capabilities, restart) in rows {
         let directives = directives(&read(&format!("units/{unit}")));
         let service = |key: &str| {
             let mut values = directives
@@ -92,7 +103,7 @@ fn units_start_what_exists_with_the_directories_it_uses_and_no_more_rights() {
                 .map(|(_, _, v)| v.as_str());
             values.next().unwrap_or_else(|| panic!("{unit}: no {key}"))
         };
-        assert_eq!(service("ExecStart"), format!("/usr/bin/{program} --config {config}"), "{unit}");
+        assert_eq!(service("ExecStart"), format!("/usr/bin/{command}"), "{unit}");
         assert_eq!(Path::new("/var/lib").join(service("StateDirectory")), state, "{unit}");
         assert_eq!(service("StateDirectoryMode"), "0700", "{unit}");
         assert_eq!(service("CapabilityBoundingSet"), capabilities, "{unit}");
@@ -103,7 +114,7 @@ fn units_start_what_exists_with_the_directories_it_uses_and_no_more_rights() {
             ("RestrictAddressFamilies", "AF_UNIX AF_INET AF_INET6"),
             ("UnsetEnvironment", "LD_PRELOAD LD_LIBRARY_PATH LD_AUDIT"),
             ("LimitCORE", "0"),
-            ("Restart", "always"),
+            ("Restart", restart),
         ] {
             assert_eq!(service(key), value, "{unit}: {key}");
         }
@@ -111,6 +122,22 @@ fn units_start_what_exists_with_the_directories_it_uses_and_no_more_rights() {
             directives.iter().all(|(section, ..)| ["Unit", "Service", "Install"].contains(&section.as_str())),
             "{unit}"
         );
+    }
+
+    // Provisioning is over, well or not, before the daemon starts; where nothing is given, nothing is tried.
+    let provision = directives(&read("units/hostmark-provision.service"));
+    for (section, key, value) in [
+        ("Unit", "ConditionPathExists", FW_CFG_ITEM),
+        ("Unit", "Before", "hostmark-hostd.service"),
+        ("Service", "Type", "oneshot"),
+        ("Service", "RemainAfterExit", "yes"),
+        ("Service", "RestartPreventExitStatus", "2"),
+    ] {
+        assert!(provision.contains(&(section.to_owned(), key.to_owned(), value.to_owned())), "{key}");
+    }
+    for key in ["Wants", "After"] {
+        let needs = |unit: &str| provision.iter().any(|(_, name, value)| name == key && value.contains(unit));
+        assert!(needs("network-online.target") && needs("modprobe@qemu_fw_cfg.service"), "{key}");
     }
 
     // The host log and the socket outlast the daemon, or PCR 13 could not be explained after a restart.

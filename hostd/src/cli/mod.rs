@@ -142,8 +142,9 @@ pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<String>, Failure> {
     let bytes = hostmark_hostd::state::read(path, LIMIT)
         .and_then(|bytes| bytes.ok_or_else(|| std::io::ErrorKind::NotFound.into()))
         .map_err(|error| usage(error.to_string()))?;
-    let text = String::from_utf8(bytes).map_err(|_| usage("it is not UTF-8 text".to_owned()))?;
-    Ok(Zeroizing::new(text))
+    let bytes = Zeroizing::new(bytes);
+    let text = std::str::from_utf8(&bytes).map_err(|_| usage("it is not UTF-8 text".to_owned()))?;
+    Ok(Zeroizing::new(text.to_owned()))
 }
 
 /// Holds the state directory for this process.
