@@ -104,6 +104,12 @@ impl Lab {
         Ok(Self { directory, ca, verifier, admin })
     }
 
+    /// The CA of this laboratory's software TPMs.
+    #[must_use]
+    pub const fn ca(&self) -> &LocalCa {
+        &self.ca
+    }
+
     /// Signs and publishes an appraisal policy.
     ///
     /// # Errors

@@ -27,6 +27,8 @@ pub mod engine_files;
 )]
 #[path = "../../attest/tests/common/mod.rs"]
 pub mod forge;
+#[allow(clippy::arithmetic_side_effects, reason = "times of a test")]
+pub mod guest;
 pub mod hostd;
 pub mod lab;
 pub mod machine;

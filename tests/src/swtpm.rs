@@ -94,22 +94,7 @@ impl Swtpm {
     /// # Errors
     /// When a tool fails; its output is in the message.
     pub fn start(directory: &Path, ca: &LocalCa) -> io::Result<Self> {
-        std::fs::create_dir_all(directory)?;
-        let state = directory.canonicalize()?;
-        if !state.join("tpm2-00.permall").exists() {
-            let made = Command::new("swtpm_setup")
-                .args(["--tpm2", "--create-ek-cert", "--create-platform-cert", "--pcr-banks", "sha256", "--overwrite"])
-                .arg("--tpmstate")
-                .arg(&state)
-                .arg("--config")
-                .arg(ca.directory.join("setup.conf"))
-                .stdin(Stdio::null())
-                .output()?;
-            if !made.status.success() {
-                let said = [made.stdout, made.stderr].concat();
-                return Err(io::Error::other(format!("swtpm_setup: {}", String::from_utf8_lossy(&said))));
-            }
-        }
+        let state = manufacture(directory, ca)?;
         let mut last = io::Error::other("swtpm did not start");
         for _ in 0..PORT_TRIES {
             let (port, control) = free_ports()?;
@@ -155,6 +140,30 @@ impl Drop for Swtpm {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// Makes a TPM with EK certificates by `ca` in `directory`, if none is there. Gives the absolute path that swtpm needs.
+///
+/// # Errors
+/// What swtpm_setup says.
+pub fn manufacture(directory: &Path, ca: &LocalCa) -> io::Result<PathBuf> {
+    std::fs::create_dir_all(directory)?;
+    let state = directory.canonicalize()?;
+    if !state.join("tpm2-00.permall").exists() {
+        let made = Command::new("swtpm_setup")
+            .args(["--tpm2", "--create-ek-cert", "--create-platform-cert", "--pcr-banks", "sha256", "--overwrite"])
+            .arg("--tpmstate")
+            .arg(&state)
+            .arg("--config")
+            .arg(ca.directory.join("setup.conf"))
+            .stdin(Stdio::null())
+            .output()?;
+        if !made.status.success() {
+            let said = [made.stdout, made.stderr].concat();
+            return Err(io::Error::other(format!("swtpm_setup: {}", String::from_utf8_lossy(&said))));
+        }
+    }
+    Ok(state)
 }
 
 /// A free port whose successor is free too: tpm2-tools expect the control channel there.
