@@ -7,6 +7,7 @@ mod boot;
 mod engine;
 mod engine_ima;
 mod runtime;
+mod workload;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -14,7 +14,7 @@ use crate::wire::{Nonce, SignedAttest};
 
 /// Largest evidence body, in bytes: a first round of a busy host (an IMA list of 200,000 entries) fits.
 pub const EVIDENCE_MAX: usize = 48 << 20;
-/// Largest unanchored part, in bytes: the manifest's limit and room for facts.
+/// Largest unanchored part, in bytes: the manifest's and the inventory's limit and room for facts.
 pub const UNANCHORED_MAX: usize = 6 << 20;
 /// Most facts, and the longest name or value of one, in bytes.
 const FACTS_MAX: u64 = 256;
@@ -82,6 +82,8 @@ pub struct Unanchored {
     pub sources: Vec<String>,
     /// The asset tag, where one is in NV.
     pub tag: Option<TagEvidence>,
+    /// The workload inventory's canonical bytes; empty when nothing was asked. Reported, never proof.
+    pub inventory: Vec<u8>,
 }
 
 /// The IMA list from one entry on.
@@ -141,7 +143,8 @@ impl Unanchored {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         encoded(|e| {
-            e.map(6_u64.saturating_add(u64::from(self.tag.is_some())))?;
+            let optional = u64::from(self.tag.is_some()).saturating_add(u64::from(!self.inventory.is_empty()));
+            e.map(6_u64.saturating_add(optional))?;
             if let Some(tag) = &self.tag {
                 e.str("tag")?.array(4)?.bytes(&tag.nv)?.bytes(&tag.nv_public)?;
                 e.bytes(&tag.certification.attest.0)?.bytes(&tag.certification.signature.0)?;
@@ -159,7 +162,11 @@ impl Unanchored {
             for source in &self.sources {
                 e.str(source)?;
             }
-            e.str("manifest")?.bytes(&self.manifest)?.ok()
+            e.str("manifest")?.bytes(&self.manifest)?;
+            if !self.inventory.is_empty() {
+                e.str("inventory")?.bytes(&self.inventory)?;
+            }
+            Ok(())
         })
     }
 
@@ -178,15 +185,18 @@ impl Unanchored {
 
     fn read(d: &mut Decoder<'_>) -> Result<Self, CborError> {
         let keys = d.map()?.unwrap_or(0);
-        let tag = match keys {
-            6 => None,
-            7 => {
+        let (tag, keys) = match d.probe().str()? {
+            "tag" => {
                 key(d, "tag")?;
                 fixed(d.array()?, 4)?;
-                Some(TagEvidence { nv: d.bytes()?.to_vec(), nv_public: d.bytes()?.to_vec(), certification: signed(d)? })
+                let (nv, nv_public) = (d.bytes()?.to_vec(), d.bytes()?.to_vec());
+                (Some(TagEvidence { nv, nv_public, certification: signed(d)? }), keys.saturating_sub(1))
             }
-            _ => return Err(CborError::message("keys")),
+            _ => (None, keys),
         };
+        if !matches!(keys, 6 | 7) {
+            return Err(CborError::message("keys"));
+        }
         key(d, "facts")?;
         let mut facts = BTreeMap::new();
         for _ in 0..bounded(d.map()?, FACTS_MAX)? {
@@ -205,7 +215,12 @@ impl Unanchored {
         }
         key(d, "manifest")?;
         let manifest = d.bytes()?.to_vec();
-        Ok(Self { nonce, boot_id, hostd, manifest, facts, sources, tag })
+        let mut inventory = Vec::new();
+        if keys == 7 {
+            key(d, "inventory")?;
+            inventory = d.bytes()?.to_vec();
+        }
+        Ok(Self { nonce, boot_id, hostd, manifest, facts, sources, tag, inventory })
     }
 }
 
@@ -351,7 +366,7 @@ mod tests {
     use super::*;
     use crate::wire::B64;
 
-    fn sample(tag: bool) -> Evidence {
+    fn sample(tag: bool, inventory: bool) -> Evidence {
         let signed = || SignedAttest { attest: B64(vec![1; 300]), signature: B64(vec![2; 70]) };
         let unanchored = Unanchored {
             nonce: Nonce([7; 32]),
@@ -361,6 +376,7 @@ mod tests {
             facts: [("lockdown".to_owned(), "integrity".to_owned()), ("lsm".to_owned(), "x".to_owned())].into(),
             sources: vec!["boot-log".into()],
             tag: tag.then(|| TagEvidence { nv: vec![1], nv_public: vec![2], certification: signed() }),
+            inventory: if inventory { b"{}".to_vec() } else { Vec::new() },
         };
         let mut pcrs = PcrBanks::new();
         pcrs.entry(HashAlg::Sha256).or_default().insert(4, Digest::zero(HashAlg::Sha256));
@@ -372,15 +388,15 @@ mod tests {
 
     #[test]
     fn what_is_encoded_is_read_back() {
-        for tag in [false, true] {
-            let evidence = sample(tag);
+        for (tag, inventory) in [(false, false), (true, false), (false, true), (true, true)] {
+            let evidence = sample(tag, inventory);
             assert_eq!(Evidence::parse(&evidence.encode()).unwrap(), evidence);
         }
     }
 
     #[test]
     fn a_second_encoding_is_refused() {
-        let bytes = sample(false).encode();
+        let bytes = sample(false, false).encode();
         // The map head 0xa6 in a longer form.
         let mut longer = vec![0xb8, 6];
         longer.extend_from_slice(&bytes[1..]);
@@ -392,7 +408,7 @@ mod tests {
 
     #[test]
     fn every_truncation_is_an_error() {
-        let bytes = sample(true).encode();
+        let bytes = sample(true, true).encode();
         for end in 0..bytes.len() {
             assert!(Evidence::parse(&bytes[..end]).is_err(), "{end}");
         }

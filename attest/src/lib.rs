@@ -36,3 +36,4 @@ pub mod tier;
 pub mod tools;
 pub mod tpm;
 pub mod wire;
+pub mod workload;

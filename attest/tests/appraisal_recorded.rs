@@ -131,6 +131,7 @@ impl Host {
             facts: BTreeMap::new(),
             sources: Vec::new(),
             tag: None,
+            inventory: Vec::new(),
         };
         let bound = nonce.bind(DOMAIN_QUOTE, &unanchored.encode());
         let mut quote = self.tpm.quote(selection, &bound);

@@ -19,6 +19,7 @@ use hostmark_attest::digest::sha256;
 use hostmark_attest::finding::Severity::{Error, Warning};
 use hostmark_attest::manifest::{EngineManifest, EngineState, FileDigest, FileState, Mode};
 use hostmark_attest::tier::{Submodule, Tier};
+use hostmark_attest::workload::{Container, EngineWorkloads, Inventory, Mount};
 
 const CONFIG: &str = "/etc/docker/daemon.json";
 const RUNC: &str = "/usr/sbin/runc";
@@ -153,4 +154,150 @@ fn b20_a_configuration_that_changes_and_comes_back_is_no_mismatch() {
     assert!(resend.findings.has("engine.file-unjudged"));
     let appraisal = host.round(&judge).unwrap();
     assert!(told(&appraisal).contains(&(Error, "engine.file-mismatch")), "{:?}", told(&appraisal));
+}
+
+/// An inventory of Docker with one container.
+fn one_container(change: impl FnOnce(&mut Container)) -> Vec<u8> {
+    let mut container = Container {
+        name: "web".into(),
+        image: "sha256:1".into(),
+        state: "running".into(),
+        restart: "no".into(),
+        runtime: "runc".into(),
+        ..Container::default()
+    };
+    change(&mut container);
+    let docker =
+        EngineWorkloads { containers: [("c0ffee".to_owned(), container)].into(), ..EngineWorkloads::default() };
+    Inventory { version: 1, engines: [("docker".to_owned(), docker)].into() }.to_canonical()
+}
+
+fn mounted(source: &str, leads_to: Option<&str>, writable: bool) -> Vec<u8> {
+    let (source, leads_to) = (source.to_owned(), leads_to.map(str::to_owned));
+    one_container(|container| {
+        container.mounts.insert(Mount { source, leads_to, destination: "/host".into(), writable });
+    })
+}
+
+#[test]
+fn e9_a_container_that_reaches_into_the_host_is_told_whatever_its_state() {
+    let rows: [(&str, Vec<u8>, &[&str]); 16] = [
+        ("honest: nobody asked", Vec::new(), &[]),
+        ("honest: a plain container", one_container(|_| ()), &[]),
+        ("honest: data of its own", mounted("/srv/data", None, true), &[]),
+        ("privileged", one_container(|container| container.privileged = true), &["workload.privileged"]),
+        (
+            "privileged, stopped, started again by itself",
+            one_container(|container| {
+                container.privileged = true;
+                (container.state, container.restart) = ("exited".into(), "always".into());
+            }),
+            &["workload.privileged"],
+        ),
+        (
+            "created and never started",
+            one_container(|container| {
+                container.state = "created".into();
+                container.host_namespaces = ["pid".to_owned(), "network".to_owned()].into();
+            }),
+            &["workload.host-namespace"],
+        ),
+        ("the root", mounted("/", None, true), &["workload.sensitive-mount"]),
+        ("/etc, read-only", mounted("/etc", None, false), &["workload.sensitive-mount"]),
+        ("/proc", mounted("/proc", None, true), &["workload.sensitive-mount"]),
+        ("the state of something", mounted("/var/lib/docker", None, true), &["workload.sensitive-mount"]),
+        ("what holds it", mounted("/var", None, true), &["workload.sensitive-mount"]),
+        ("Docker's socket", mounted("/run/docker.sock", None, true), &["workload.sensitive-mount"]),
+        (
+            "its other name",
+            mounted("/var/run/docker.sock", Some("/run/docker.sock"), false),
+            &["workload.sensitive-mount"],
+        ),
+        ("by a link", mounted("/srv/link", Some("/etc"), true), &["workload.sensitive-mount"]),
+        (
+            "by a link that leads out of it",
+            mounted("/etc/link", Some("/srv/data"), true),
+            &["workload.sensitive-mount"],
+        ),
+        ("no inventory at all", b"{}".to_vec(), &["workload.malformed"]),
+    ];
+    let lax = judge_uncovered();
+    let rules = "[workload]\nprivileged = \"contraindicated\"\nhost_namespace = \"contraindicated\"\nsensitive_mount = \"contraindicated\"";
+    let strict = judge(&policy(rules), &[&manifest("A", "runc 1")]);
+    let exempt = judge(&policy(&format!("{rules}\nexempt_images = [\"sha256:1\"]")), &[&manifest("A", "runc 1")]);
+    for (name, inventory, expect) in rows {
+        let mut host = Host::boot(&manifest("A", "runc 1"));
+        host.inventory = inventory;
+        let mut rounds = [&lax, &strict, &exempt].map(|judge| {
+            host.state = None;
+            host.round(judge).unwrap()
+        });
+        let found = |appraisal: &Appraisal| told(appraisal).iter().map(|(_, id)| (*id).to_owned()).collect::<Vec<_>>();
+        let [lax, strict, exempt] = &mut rounds;
+        assert_eq!(
+            (found(lax), found(strict)),
+            (expect.iter().map(|id| (*id).to_owned()).collect(), found(lax)),
+            "{name}"
+        );
+        let malformed = expect == ["workload.malformed"];
+        let tiers = if malformed { [Tier::Contraindicated; 3] } else { [REPORTED, REPORTED, REPORTED] };
+        let strictly = if expect.is_empty() { REPORTED } else { Tier::Contraindicated };
+        assert_eq!([engine(lax), engine(exempt)], [tiers[0], tiers[1]], "{name}");
+        assert_eq!(engine(strict), strictly, "{name}");
+        assert_eq!(found(exempt).is_empty(), !malformed, "{name}: an exempt image");
+    }
+}
+
+#[test]
+fn e9_containers_that_nobody_told_of_are_missed() {
+    let with = |inventory: Inventory| {
+        let mut running = manifest("A", "runc 1");
+        let process = hostmark_attest::manifest::ProcessState {
+            exe: RUNC.into(),
+            sha256: None,
+            deleted: false,
+            foreign_mounts: false,
+            argv: vec!["dockerd".into()],
+            environment: BTreeMap::new(),
+        };
+        running.engines.get_mut("docker").unwrap().processes.insert(process);
+        let mut host = Host::boot(&running);
+        host.inventory = inventory.to_canonical();
+        let appraisal = host.round(&judge_uncovered()).unwrap();
+        told(&appraisal).iter().map(|(_, id)| (*id).to_owned()).collect::<Vec<_>>()
+    };
+    let docker = |workloads| Inventory { version: 1, engines: [("docker".to_owned(), workloads)].into() };
+    assert_eq!(with(docker(EngineWorkloads::default())), Vec::<String>::new(), "honest: none");
+    assert_eq!(with(Inventory { version: 1, engines: BTreeMap::new() }), ["workload.unknown"]);
+    let silent =
+        hostmark_attest::manifest::Unreadable { what: "api:/run/docker.sock".into(), why: "no answer in time".into() };
+    let unreadable = EngineWorkloads { unreadable: [silent].into(), ..EngineWorkloads::default() };
+    assert_eq!(with(docker(unreadable)), ["workload.unreadable"]);
+}
+
+#[test]
+fn e11_another_runtime_and_a_container_past_every_engine_are_told() {
+    let mut reported = manifest("A", "runc 1");
+    let live = BTreeMap::from([("live".to_owned(), hostmark_attest::manifest::Setting::Text("runc".into()))]);
+    reported.engines.get_mut("docker").unwrap().settings.insert("default-runtime".into(), live);
+    let by_hand = |inventory: &str| inventory.replacen("\"docker\"", "\"runc\"", 1).into_bytes();
+    let plain = String::from_utf8(one_container(|_| ())).unwrap();
+    let rows: [(&str, Vec<u8>, &str, &[&str]); 4] = [
+        ("honest", plain.clone().into_bytes(), "", &[]),
+        ("another runtime", one_container(|container| container.runtime = "crun".into()), "", &["workload.runtime"]),
+        (
+            "another that may",
+            one_container(|container| container.runtime = "crun".into()),
+            "runtimes = [\"crun\"]",
+            &[],
+        ),
+        ("direct runc", by_hand(&plain), "", &["workload.runtime"]),
+    ];
+    for (name, inventory, rules, expect) in rows {
+        let judge = judge(&policy(&format!("[workload]\n{rules}")), &[&reported]);
+        let mut host = Host::boot(&reported);
+        host.inventory = inventory;
+        let appraisal = host.round(&judge).unwrap();
+        assert_eq!(told(&appraisal).iter().map(|(_, id)| *id).collect::<Vec<_>>(), expect, "{name}");
+    }
 }

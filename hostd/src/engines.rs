@@ -5,6 +5,7 @@
 //! skipped: what cannot be read is stated as unreadable.
 
 pub mod config;
+pub mod events;
 
 mod api;
 mod containerd;
@@ -15,6 +16,7 @@ mod podman;
 mod process;
 mod settings;
 mod units;
+mod workloads;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -25,6 +27,7 @@ pub use config::{EnginesConfig, Processes};
 pub use files::DigestCache;
 use files::{Files, Found, join};
 use process::Running;
+pub use workloads::{WorkloadCache, inventory};
 
 /// The engines that can be measured.
 pub const NAMES: [&str; 4] = ["docker", "containerd", "podman", "nvidia"];

@@ -175,6 +175,8 @@ pub struct Attester {
     pub boot_id: String,
     /// The tag in NV, as it was written.
     pub tag: Option<Vec<u8>>,
+    /// The workload inventory; empty for a host daemon that asks no engine.
+    pub inventory: Vec<u8>,
     command_line: String,
     manifest: Vec<u8>,
 }
@@ -202,6 +204,7 @@ impl Attester {
             host_log: Vec::new(),
             boot_id: String::new(),
             tag: None,
+            inventory: Vec::new(),
             command_line: recording.command_line().unwrap(),
             manifest,
         };
@@ -376,6 +379,7 @@ impl Attester {
             facts: BTreeMap::from([("cmdline".to_owned(), self.command_line.clone())]),
             sources: Vec::new(),
             tag: self.tag.as_ref().map(|nv| self.held_tag(&challenge.nonce, nv, |_| ())),
+            inventory: self.inventory.clone(),
         };
         let entries = ImaLog::parse(&self.ima).unwrap().len();
         let goes_on = challenge.ima_from == entries && challenge.reset_count == self.clock.reset_count;

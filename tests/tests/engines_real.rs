@@ -8,12 +8,16 @@
     reason = "a test fails by panicking"
 )]
 
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use hostmark_attest::manifest::{EngineManifest, EngineReference, Setting, compare};
-use hostmark_hostd::engines::{DigestCache, EnginesConfig, Processes, measure};
+use hostmark_attest::workload::{Container, Inventory};
+use hostmark_hostd::engines::events::EngineEvents;
+use hostmark_hostd::engines::{DigestCache, EnginesConfig, Processes, WorkloadCache, inventory, measure};
 use hostmark_hostd::watch::Watcher;
 
 const START: Duration = Duration::from_secs(40);
@@ -177,6 +181,105 @@ fn e6_a_replaced_program_of_a_running_engine_is_named() {
     let about =
         |id: &str| findings.as_slice().iter().any(|one| one.id == id && one.message.contains("/usr/sbin/dockerd"));
     assert!(about("engine.deleted-binary") && about("engine.file-changed"), "{findings:?}");
+}
+
+/// One request to Docker's API; its answer's status and body.
+fn ask(socket: &Path, request: &str, kind: &str, body: &[u8]) -> (u16, serde_json::Value) {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    write!(
+        stream,
+        "{request} HTTP/1.0\r\nHost: docker\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    )
+    .unwrap();
+    stream.write_all(body).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, serde_json::from_str(body).unwrap_or_default())
+}
+
+#[tokio::test]
+async fn e9_containers_of_a_real_docker_are_told_whatever_their_state() {
+    let Some((dir, _daemon, config)) = docker("containers of a real Docker Engine") else { return };
+    let socket = config.socket().unwrap();
+    // An image of one empty file: nothing of it is ever started.
+    let mut tar = vec![0u8; 512];
+    tar[..4].copy_from_slice(b"none");
+    tar[100..108].copy_from_slice(b"0000644\0");
+    tar[124..136].copy_from_slice(b"00000000000\0");
+    tar[148..156].copy_from_slice(b"        ");
+    let sum: u32 = tar.iter().map(|byte| u32::from(*byte)).sum();
+    tar[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    tar.extend([0; 1024]);
+    let (status, answer) = ask(&socket, "POST /images/create?fromSrc=-&repo=none", "application/x-tar", &tar);
+    assert_eq!(status, 200, "{answer}");
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink("/etc", &link).unwrap();
+    let link = link.canonicalize().map(|_| link.display().to_string()).unwrap();
+    let device = r#"{"Name": "etc", "DriverOpts": {"type": "none", "o": "bind", "device": "/etc"}}"#;
+    assert_eq!(ask(&socket, "POST /volumes/create", "application/json", device.as_bytes()).0, 201);
+
+    let mut events = EngineEvents::start(socket.clone()).unwrap();
+    events.next().await.unwrap();
+    let mut cache = WorkloadCache::default();
+    let manifest = measure(&config, &mut DigestCache::default()).manifest;
+    let mut look = |forget: bool| -> Vec<Container> {
+        if forget {
+            cache.forget();
+        }
+        let inventory = Inventory::parse(&inventory(&config, &manifest, &mut cache)).unwrap();
+        let docker = inventory.engines["docker"].clone();
+        assert!(docker.unreadable.is_empty(), "{:?}", docker.unreadable);
+        docker.containers.into_values().collect()
+    };
+    assert_eq!(look(false), [], "no container yet");
+    let sources = |container: &Container| -> Vec<(String, bool)> {
+        let ends = container
+            .mounts
+            .iter()
+            .map(|mount| (mount.leads_to.as_ref().unwrap_or(&mount.source).clone(), mount.writable));
+        ends.collect()
+    };
+    type Reach = fn(&Container) -> bool;
+    let rows: [(&str, String, &[(&str, bool)], Reach); 6] = [
+        ("plain", "{}".into(), &[], |one| !one.privileged && one.host_namespaces.is_empty()),
+        ("privileged", r#"{"Privileged": true, "RestartPolicy": {"Name": "always"}}"#.into(), &[], |one| {
+            one.privileged && one.restart == "always"
+        }),
+        ("host", r#"{"PidMode": "host", "NetworkMode": "host"}"#.into(), &[], |one| {
+            one.host_namespaces == ["network".to_owned(), "pid".to_owned()].into()
+        }),
+        ("mounts", r#"{"Binds": ["/:/h:ro", "/proc:/p"]}"#.into(), &[("/", false), ("/proc", true)], |one| {
+            !one.privileged
+        }),
+        ("link", format!(r#"{{"Binds": ["{link}:/l"]}}"#), &[("/etc", true)], |one| !one.privileged),
+        ("volume", r#"{"Binds": ["etc:/v"]}"#.into(), &[("/etc", true)], |one| !one.privileged),
+    ];
+    for (name, host, mounts, reach) in &rows {
+        let body = format!(r#"{{"Image": "none", "Cmd": ["/none"], "HostConfig": {host}}}"#);
+        let start = Instant::now();
+        let (status, answer) =
+            ask(&socket, &format!("POST /containers/create?name={name}"), "application/json", body.as_bytes());
+        assert_eq!(status, 201, "{name}: {answer}");
+        tokio::time::timeout(Duration::from_secs(10), events.next()).await.unwrap().unwrap();
+        let told = start.elapsed();
+        let found = look(true).into_iter().find(|one| one.name == *name).unwrap();
+        println!("{name}: told after {} ms, known after {} ms", told.as_millis(), start.elapsed().as_millis());
+        let mounts: Vec<(String, bool)> =
+            mounts.iter().map(|(path, writable)| ((*path).to_owned(), *writable)).collect();
+        assert!(reach(&found) && found.state == "created", "{name}: {found:?}");
+        assert_eq!(sources(&found), mounts, "{name}");
+    }
+    assert_eq!(look(false).len(), rows.len(), "and all stay known");
+    // A policy that starts a stopped container by itself may come later.
+    ask(&socket, "POST /containers/plain/update", "application/json", br#"{"RestartPolicy": {"Name": "always"}}"#);
+    tokio::time::timeout(Duration::from_secs(10), events.next()).await.unwrap().unwrap();
+    assert!(look(true).iter().any(|one| one.name == "plain" && one.restart == "always"));
+    assert_eq!(ask(&socket, "DELETE /containers/plain", "application/json", b"").0, 204);
+    assert_eq!(look(false).len(), rows.len() - 1, "removed");
 }
 
 #[test]

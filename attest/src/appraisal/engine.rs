@@ -3,7 +3,7 @@
 //! The manifest is hostd's word (DESIGN §3): its digest in the host log shows when it was said, not that it is true. Its
 //! claims are therefore `reported`, which caps them at warning. Where IMA measured its files too, [`super::engine_ima`] compares.
 
-use super::{Subject, engine_ima};
+use super::{Subject, engine_ima, workload};
 use crate::finding::Finding;
 use crate::manifest::{EngineManifest, compare};
 use crate::policy::{AppraisalPolicy, Window};
@@ -31,6 +31,9 @@ pub(super) fn appraise(
             subject.findings.append(findings);
             seen = kept;
         }
+        let containers = workload::appraise(&logs.genuine().unanchored().inventory, &manifest, policy.workload());
+        tier = tier.after(containers.worst());
+        subject.findings.append(containers);
     }
     subject.claim("configuration", tier, Basis::Reported);
     subject.claim("executables", tier, Basis::Reported);

@@ -46,6 +46,8 @@ struct Raw {
     rules: Vec<Rule>,
     ima: Option<ImaRules>,
     engine: Option<EngineRules>,
+    #[serde(default)]
+    workload: WorkloadRules,
 }
 
 /// One demand on one claim.
@@ -158,6 +160,47 @@ impl EngineRules {
     #[must_use]
     pub fn covers(&self, path: &str) -> bool {
         self.ima_covers.iter().any(|directory| path.starts_with(directory.as_str()))
+    }
+}
+
+/// What containers cost that reach further than a workload should. Judged where engines are.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WorkloadRules {
+    /// A privileged container.
+    pub privileged: OnUnknown,
+    /// A container in a namespace of the host.
+    pub host_namespace: OnUnknown,
+    /// A container with a path mounted that rules the host.
+    pub sensitive_mount: OnUnknown,
+    /// Paths that may be mounted nevertheless, exactly as they are.
+    pub allowed_mounts: BTreeSet<String>,
+    /// Ids of images whose containers may do all of this (a node agent).
+    pub exempt_images: BTreeSet<String>,
+    /// Runtimes that may run containers beside the engine's default.
+    pub runtimes: BTreeSet<String>,
+}
+
+impl Default for WorkloadRules {
+    fn default() -> Self {
+        let (allowed_mounts, exempt_images, runtimes) = Default::default();
+        let warning = OnUnknown::Warning;
+        Self {
+            privileged: warning,
+            host_namespace: warning,
+            sensitive_mount: warning,
+            allowed_mounts,
+            exempt_images,
+            runtimes,
+        }
+    }
+}
+
+impl WorkloadRules {
+    /// Whether this path may be mounted although it rules the host.
+    #[must_use]
+    pub fn allows_mount(&self, path: &str) -> bool {
+        self.allowed_mounts.contains(path)
     }
 }
 
@@ -291,6 +334,12 @@ impl AppraisalPolicy {
     #[must_use]
     pub const fn engine(&self) -> Option<&EngineRules> {
         self.raw.engine.as_ref()
+    }
+
+    /// How containers are judged, where engines are.
+    #[must_use]
+    pub const fn workload(&self) -> &WorkloadRules {
+        &self.raw.workload
     }
 }
 

@@ -7,7 +7,7 @@ mod appraisal;
 pub mod capture;
 mod references;
 
-pub use appraisal::{AppraisalPolicy, EngineRules, Expectation, ImaRules, OnUnknown, QUIRKS, Rule};
+pub use appraisal::{AppraisalPolicy, EngineRules, Expectation, ImaRules, OnUnknown, QUIRKS, Rule, WorkloadRules};
 pub use references::{References, Window};
 
 use serde::de::DeserializeOwned;

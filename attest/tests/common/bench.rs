@@ -63,6 +63,8 @@ pub struct Host {
     whole: bool,
     /// What is sent beside the logs.
     pub facts: BTreeMap<String, String>,
+    /// The workload inventory, if hostd sends one.
+    pub inventory: Vec<u8>,
     /// What the last appraisal left, if a verifier kept it.
     pub state: Option<RoundState>,
 }
@@ -75,8 +77,17 @@ impl Host {
             tpm.set(BANK, index, replay.get(&index).copied().unwrap_or(Digest::zero(BANK)));
         }
         let (list, host_log, facts) = Default::default();
-        let mut host =
-            Self { tpm, list, host_log, manifest: Vec::new(), clock: 1000, whole: false, facts, state: None };
+        let mut host = Self {
+            tpm,
+            list,
+            host_log,
+            manifest: Vec::new(),
+            clock: 1000,
+            whole: false,
+            inventory: Vec::new(),
+            facts,
+            state: None,
+        };
         host.measure(&recorded("ima.bin"));
         host.log(&Event::Boot { boot_id: "boot-1".into(), hostd: "0.1.0".into() });
         host.report(manifest);
@@ -129,6 +140,7 @@ impl Host {
             facts: self.facts.clone(),
             sources: Vec::new(),
             tag: None,
+            inventory: self.inventory.clone(),
         };
         let mut quote = self.tpm.quote(selection, &nonce.bind(DOMAIN_QUOTE, &unanchored.encode()));
         (quote.clock_info.clock, quote.clock_info.reset_count) = (self.clock, 5);

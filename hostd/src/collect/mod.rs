@@ -21,7 +21,7 @@ use hostmark_attest::tpm::attest::Attest;
 use hostmark_attest::wire::{Challenge, DOMAIN_QUOTE};
 
 use crate::config::{Config, Source};
-use crate::engines::{DigestCache, EnginesConfig, measure};
+use crate::engines::{DigestCache, EnginesConfig, WorkloadCache, inventory, measure};
 use crate::host_log::{HostLog, HostLogError, HostLogPlace, LOG_FILE};
 use crate::state;
 use crate::tpm::{Tpm, TpmError};
@@ -71,6 +71,8 @@ pub struct Measurement {
     pub sha256: [u8; 32],
     /// Whether it differs from the last one in the host log (and stands there now).
     pub changed: bool,
+    /// Whether the containers are others than those of the last evidence.
+    pub workloads_changed: bool,
     /// What to watch.
     pub looked_at: BTreeSet<PathBuf>,
 }
@@ -94,6 +96,9 @@ pub struct Collector {
     unusual: Vec<String>,
     engines: EnginesConfig,
     cache: DigestCache,
+    workloads: WorkloadCache,
+    /// The inventory of the last evidence.
+    told: Option<Vec<u8>>,
     place: HostLogPlace,
     log: Option<HostLog<Tpm>>,
     log_problem: Option<String>,
@@ -123,6 +128,8 @@ impl Collector {
             unusual: config.unusual_sources(),
             engines: config.engines.clone(),
             cache: DigestCache::default(),
+            workloads: WorkloadCache::default(),
+            told: None,
             log: None,
             log_problem: None,
             tpm,
@@ -150,17 +157,23 @@ impl Collector {
     /// # Errors
     /// [`CollectError`]. A broken host log is none.
     pub fn measure(&mut self) -> Result<Measurement, CollectError> {
-        Ok(self.measure_manifest()?.0)
+        // Asked for by an event: a container may have been changed.
+        self.workloads.forget();
+        Ok(self.measure_all()?.0)
     }
 
-    fn measure_manifest(&mut self) -> Result<(Measurement, Vec<u8>), CollectError> {
+    /// The measurement, the manifest's bytes and the inventory's.
+    fn measure_all(&mut self) -> Result<(Measurement, Vec<u8>, Vec<u8>), CollectError> {
         let measured = measure(&self.engines, &mut self.cache);
         let manifest = measured.manifest.to_canonical();
         let sha256 = EngineManifest::digest(&manifest);
         self.open_log()?;
         let noted = self.log.as_mut().map(|log| log.note_manifest(sha256)).transpose();
         let changed = self.tolerate(noted)?.flatten().unwrap_or(false);
-        Ok((Measurement { sha256, changed, looked_at: measured.looked_at }, manifest))
+        let inventory = inventory(&self.engines, &measured.manifest, &mut self.workloads);
+        let workloads_changed = self.told.as_ref() != Some(&inventory);
+        let measurement = Measurement { sha256, changed, workloads_changed, looked_at: measured.looked_at };
+        Ok((measurement, manifest, inventory))
     }
 
     /// Collects evidence for a challenge.
@@ -170,7 +183,7 @@ impl Collector {
     pub fn collect(&mut self, challenge: &Challenge) -> Result<Collected, CollectError> {
         let mut problems = Vec::new();
         // (1) What no PCR anchors.
-        let (measurement, manifest) = self.measure_manifest()?;
+        let (measurement, manifest, inventory) = self.measure_all()?;
         let unanchored = Unanchored {
             nonce: challenge.nonce,
             boot_id: self.place.boot_id.clone(),
@@ -179,7 +192,9 @@ impl Collector {
             facts: facts::facts(&self.source.root),
             sources: self.unusual.clone(),
             tag: self.tag(challenge, &mut problems)?,
+            inventory,
         };
+        self.told = Some(unanchored.inventory.clone());
         let bound = unanchored.encode();
         fits("unanchored part", bound.len(), UNANCHORED_MAX, "configure fewer things to measure (`hostd measure`)")?;
         let qualifying = challenge.nonce.bind(DOMAIN_QUOTE, &bound);

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use crate::client::{Client, ClientError};
 use crate::collect::{CollectError, Collected, Collector, Measurement};
 use crate::config::Config;
+use crate::engines::events::EngineEvents;
 use crate::provision::{ProvisionError, Provisioned};
 use crate::status::{self, Board, Status};
 use crate::tpm::{Identity, Tpm, TpmError};
@@ -102,6 +103,7 @@ struct Daemon {
     renew_at: OffsetDateTime,
     collector: Arc<Mutex<Collector>>,
     watcher: Option<Watcher>,
+    events: Option<EngineEvents>,
     board: Board,
     pace: Pace,
     told: Option<HostState>,
@@ -133,6 +135,7 @@ impl Daemon {
             renew_at: renewal_due(&host),
             collector: Arc::new(Mutex::new(collector)),
             watcher: None,
+            events: None,
             pace: Pace::new(),
             told: None,
             problems: Vec::new(),
@@ -148,6 +151,13 @@ impl Daemon {
         daemon.watcher = Watcher::start(&measured.looked_at)
             .inspect_err(|error| tracing::warn!(%error, "nothing is watched; changes are seen in the next round"))
             .ok();
+        daemon.events = config.engines.socket().and_then(|socket| {
+            EngineEvents::start(socket)
+                .inspect_err(
+                    |error| tracing::warn!(%error, "no events of Docker; containers are seen in the next round"),
+                )
+                .ok()
+        });
         tracing::info!(
             host = daemon.host.identity.host,
             node = daemon.host.identity.node,
@@ -160,17 +170,22 @@ impl Daemon {
     async fn forever(&mut self) {
         let mut due = Instant::now();
         loop {
-            tokio::select! {
+            let event = tokio::select! {
                 biased;
-                () = changed(&mut self.watcher) => match self.measure().await {
-                    Ok(measured) if !measured.changed => continue,
-                    Ok(measured) => {
+                () = changed(&mut self.watcher) => true,
+                () = told(&mut self.events) => true,
+                () = tokio::time::sleep_until(due) => false,
+            };
+            if event {
+                match self.measure().await {
+                    Ok(measured) if !measured.changed && !measured.workloads_changed => continue,
+                    Ok(measured) if measured.changed => {
                         tracing::info!(manifest = hex::encode(measured.sha256), "what is measured changed");
                     }
+                    Ok(_) => tracing::info!("the containers changed"),
                     // The attempt that follows tells the same reason.
                     Err(error) => tracing::debug!(%error, "measuring after a change"),
-                },
-                () = tokio::time::sleep_until(due) => {}
+                }
             }
             let pause = self.attempt().await;
             let now = Instant::now();
@@ -347,6 +362,17 @@ async fn changed(watcher: &mut Option<Watcher>) {
         }
         tracing::warn!("watching ended; changes are seen in the next round");
         *watcher = None;
+    }
+    std::future::pending().await
+}
+
+/// Ends when Docker told of a container; never where nobody listens.
+async fn told(events: &mut Option<EngineEvents>) {
+    if let Some(listening) = events {
+        if listening.next().await.is_some() {
+            return;
+        }
+        *events = None;
     }
     std::future::pending().await
 }

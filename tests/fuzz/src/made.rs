@@ -98,6 +98,7 @@ pub fn evidence() -> Vec<u8> {
         ]),
         sources: vec!["boot-log".to_owned()],
         tag: Some(TagEvidence { nv: tag(), nv_public: nv_public(), certification: quote.clone() }),
+        inventory: br#"{"version":1,"engines":{}}"#.to_vec(),
     };
     let values = (0..16).map(|index| (index, Digest::zero(HashAlg::Sha256))).collect();
     let mut evidence = Evidence::new(unanchored, quote, BTreeMap::from([(HashAlg::Sha256, values)]));
