@@ -199,6 +199,8 @@ pub async fn provision(tpm: &Tpm, request: &Request<'_>) -> Result<Progress, Pro
     state::directory(dir).map_err(|source| ProvisionError::State { path: dir.to_owned(), source })?;
     if let Some(mut host) = Provisioned::load(dir)? {
         host.check(request)?;
+        // The last step of an enrolment that was cut off after its certificate was kept.
+        forget(&dir.join(PENDING_FILE))?;
         let keys = tpm.open_keys(dir)?;
         if host.not_after() <= OffsetDateTime::now_utc() {
             host.renew(dir, tpm, &keys).await?;
@@ -206,7 +208,7 @@ pub async fn provision(tpm: &Tpm, request: &Request<'_>) -> Result<Progress, Pro
         return Ok(Progress::Provisioned(Box::new(host)));
     }
     let client = Client::pinned(request.verifier, request.ca_pin)?;
-    if let Some(mut pending) = load::<Pending>(&dir.join(PENDING_FILE))?
+    if let Some(mut pending) = load_pending(dir)?
         && input::same_address(&pending.verifier, request.verifier)
     {
         match poll(&client, &pending).await {
@@ -214,8 +216,9 @@ pub async fn provision(tpm: &Tpm, request: &Request<'_>) -> Result<Progress, Pro
                 pending.ca = B64(client.pinned_ca().unwrap_or_default());
                 return finish(tpm, dir, pending, outcome);
             }
-            // The verifier has forgotten it: begin anew.
-            Err(ClientError::Refused { status: 404 | 410, .. }) => forget(&dir.join(PENDING_FILE))?,
+            // The verifier has forgotten it, never got its activation, or has a newer one: begin anew with the same keys. A join token
+            // that was used up made a host, and the same EK and AK are that host without another token.
+            Err(ClientError::Refused { status: 404 | 409 | 410, .. }) => forget(&dir.join(PENDING_FILE))?,
             Err(error) => {
                 forget_if_final(&error, dir)?;
                 return Err(error.into());
@@ -223,6 +226,21 @@ pub async fn provision(tpm: &Tpm, request: &Request<'_>) -> Result<Progress, Pro
         }
     }
     enrol(tpm, &client, request).await
+}
+
+/// Progress only: what cannot be read is begun anew.
+fn load_pending(dir: &Path) -> Result<Option<Pending>, ProvisionError> {
+    let path = dir.join(PENDING_FILE);
+    match load(&path) {
+        Err(ProvisionError::State { source, .. })
+            if matches!(source.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
+        {
+            tracing::warn!(%source, "the kept enrolment can not be read; beginning a new one");
+            forget(&path)?;
+            Ok(None)
+        }
+        loaded => loaded,
+    }
 }
 
 async fn poll(client: &Client, pending: &Pending) -> Result<EnrolmentOutcome, ClientError> {

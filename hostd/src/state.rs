@@ -10,12 +10,17 @@ use std::path::Path;
 
 use nix::fcntl::{Flock, FlockArg};
 
-/// Creates a directory and its parents, 0700, and tightens it if it exists with other rights.
+/// Creates a directory and its parents, 0700, and tightens it if it exists with other rights. What it creates outlasts a power loss.
 ///
 /// # Errors
 /// The system's.
 pub fn directory(path: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = path.ancestors().take_while(|one| !one.as_os_str().is_empty() && !one.exists()).collect();
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    for parent in missing.iter().filter_map(|one| one.parent()) {
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        File::open(parent)?.sync_all()?;
+    }
     let rights = fs::metadata(path)?.permissions();
     if rights.mode() & 0o077 != 0 {
         fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;

@@ -57,5 +57,6 @@ pub mod recording;
 )]
 pub mod scene;
 pub mod swtpm;
+pub mod tap;
 pub mod verifier;
 pub mod wait;
