@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -Eeuo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup setup-run setup-image demo test bench lint record mutants soak fuzz
+.PHONY: help setup setup-run setup-image demo image test bench lint record mutants soak fuzz
 
 CARGO ?= cargo
 # Of `make fuzz` and `make soak`; bash has a variable of the same name, so it is passed under another.
@@ -32,6 +32,9 @@ lint: setup ## Format, clippy, licences and dependency rules only
 bench: setup-run ## Figures beside their floors, measured in the same run
 	@$(CARGO) build --quiet --locked --profile bench -p hostmark-hostd -p hostmark-verifier -p hostmark-tests --bins
 	@$(CARGO) bench --quiet --locked -p hostmark-tests --bench figures
+
+image: setup-image ## The host image for QEMU, into images/out/host; at once when nothing changed: [PROFILE=release]
+	@images/host/build $(if $(PROFILE),--profile '$(PROFILE)')
 
 record: setup-image ## Boot a measured guest in QEMU and record its logs and quote: NAME=… [CMDLINE=…] [NONCE=hex]
 	@images/record $(if $(NAME),--name '$(NAME)') $(if $(CMDLINE),--cmdline '$(CMDLINE)') $(if $(NONCE),--nonce '$(NONCE)')
