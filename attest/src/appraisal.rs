@@ -25,6 +25,9 @@ use crate::result::{HostClaims, ResultClaims, SubmoduleClaims};
 use crate::state::RoundState;
 use crate::tier::{Basis, Submodule, Tier};
 
+/// Changes whenever this library judges IMA entries otherwise than before, so that a newer verifier has them judged again.
+const JUDGING: &str = "2";
+
 /// A policy and the reference bundles that it names, at hand together.
 #[derive(Debug, Clone)]
 pub struct Judge {
@@ -76,7 +79,7 @@ impl Judge {
     /// What decides about a file now: policy, bundles and their open windows. When it changes, files must be judged again.
     #[must_use]
     pub fn fingerprint(&self, now: OffsetDateTime) -> String {
-        let mut text = format!("{} {}", self.policy.name(), self.policy.version());
+        let mut text = format!("{JUDGING} {} {}", self.policy.name(), self.policy.version());
         for bundle in &self.references {
             let open: Vec<String> = bundle.open_indices(now).map(|index| index.to_string()).collect();
             text.push_str(&format!("; {} {} [{}]", bundle.name(), bundle.version(), open.join(",")));
@@ -185,9 +188,9 @@ pub fn appraise(
 
     let mut subjects = BTreeMap::new();
     subjects.insert(Submodule::Boot, boot::appraise(logs, policy, &windows));
-    let before = if logs.ima_is_whole() { None } else { state };
-    let (runtime, seen) = runtime::appraise(logs, policy, &windows, before, &fingerprint)?;
+    let (runtime, seen) = runtime::appraise(logs, policy, &windows, state, &fingerprint)?;
     subjects.insert(Submodule::Runtime, runtime);
+    let before = state.filter(|_| !logs.ima_is_whole());
     let (engine, engine_seen) = engine::appraise(logs, policy, &windows, before)?;
     subjects.insert(Submodule::Engine, engine);
     subjects.insert(Submodule::Profile, Subject::default());

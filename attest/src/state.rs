@@ -3,7 +3,7 @@
 //! DESIGN §4: counters, the IMA position, what earlier rounds established about files. A proof type is never read back from
 //! bytes that merely look right: [`RoundState::open`] needs the seal, and the seal binds the host id and the AK's name.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aws_lc_rs::hmac;
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,8 @@ use crate::digest::{Digest, HashAlg};
 use crate::finding::{Finding, Findings};
 use crate::ima::ImaPosition;
 
+/// Longest path that is kept to be shown.
+const PATH_SHOWN: usize = 256;
 /// Length of a seal: HMAC-SHA-256.
 const SEAL: usize = 32;
 
@@ -54,6 +56,72 @@ pub struct RuntimeSeen {
     /// What was found of the list itself and is more than information: a delta does not show it again.
     #[serde(default)]
     pub list: Vec<Finding>,
+    /// Kinds of entries that mean more than an unknown file.
+    #[serde(default)]
+    pub kinds: Kinds,
+    /// When the IMA policy was loaded.
+    #[serde(default)]
+    pub policy: PolicySeen,
+    /// Files at the paths of engine programs.
+    #[serde(default)]
+    pub programs: ProgramsSeen,
+}
+
+/// Kinds of entries by their finding's id: how many, and the first one's path. As many as there are kinds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Kinds(BTreeMap<String, (u64, String)>);
+
+impl Kinds {
+    /// Counts one entry.
+    pub(crate) fn add(&mut self, id: &str, path: &[u8]) {
+        if let Some((count, _)) = self.0.get_mut(id) {
+            *count = count.saturating_add(1);
+        } else {
+            let path = String::from_utf8_lossy(path.get(..PATH_SHOWN).unwrap_or(path)).into_owned();
+            self.0.insert(id.to_owned(), (1, path));
+        }
+    }
+
+    /// How many there are of a kind, and the first one's path.
+    #[must_use]
+    pub fn of(&self, id: &str) -> Option<(u64, &str)> {
+        self.0.get(id).map(|(count, first)| (*count, first.as_str()))
+    }
+}
+
+/// When the IMA policy was loaded, as far as the list shows it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicySeen {
+    /// The policy's file was measured, with a digest that the references name.
+    pub measured: bool,
+    /// Known files measured before it that are neither PID 1's nor expected there.
+    pub others: u64,
+    /// The first of them.
+    pub first: String,
+}
+
+/// Files at the paths of engine programs, and what was said of them. Bounded by the references and by what is judged.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProgramsSeen {
+    /// Measured, with a digest that the references allow for the path.
+    pub listed: BTreeSet<PathDigest>,
+    /// Measured, with an unknown digest, and held back.
+    pub contested: BTreeSet<PathDigest>,
+    /// Named by an engine manifest of this boot, with an unknown digest.
+    pub said: BTreeSet<PathDigest>,
+}
+
+/// A path and a SHA-256 in hex.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PathDigest {
+    /// The path.
+    pub path: String,
+    /// The digest.
+    pub digest: String,
 }
 
 /// Files of the engine manifest that were held against IMA, as truncated digests of path and content: bounded, and a delta that no

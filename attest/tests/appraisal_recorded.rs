@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use common::SoftwareTpm;
+use common::policy_entry::{ima_ng, with_policy};
 use hostmark_attest::appraisal::{Appraisal, Endorsed, Judge, appraise};
 use hostmark_attest::boot_log::BootLog;
 use hostmark_attest::digest::{Digest, HashAlg, sha256};
@@ -62,6 +63,12 @@ fn recorded(name: &str, file: &str) -> Vec<u8> {
     std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
+/// Boot log, IMA list and command line, with the IMA policy's entry.
+fn booted(name: &str) -> (Vec<u8>, Vec<u8>, String) {
+    let line = String::from_utf8(recorded(name, "cmdline")).unwrap();
+    with_policy(recorded(name, "boot-log.bin"), recorded(name, "ima.bin"), &line)
+}
+
 /// A machine in the state of a recording, with a host log of its own on PCR 13.
 struct Host {
     tpm: SoftwareTpm,
@@ -70,13 +77,14 @@ struct Host {
     ima_from: u64,
     host_log: Vec<u8>,
     manifest: Vec<u8>,
+    command_line: String,
     clock: u64,
     resets: u32,
 }
 
 impl Host {
     fn new(recording: &str) -> Self {
-        let (boot_log, ima) = (recorded(recording, "boot-log.bin"), recorded(recording, "ima.bin"));
+        let (boot_log, ima, command_line) = booted(recording);
         let mut tpm = SoftwareTpm::new();
         let replay = BootLog::parse(&boot_log).unwrap().replay_bank(HashAlg::Sha256);
         for index in 0..24 {
@@ -89,6 +97,7 @@ impl Host {
             ima_from: 0,
             host_log: Vec::new(),
             manifest: manifest(),
+            command_line,
             clock: 1000,
             resets: 5,
         };
@@ -128,7 +137,7 @@ impl Host {
             boot_id: "boot-1".into(),
             hostd: "0.1.0".into(),
             manifest: self.manifest.clone(),
-            facts: BTreeMap::new(),
+            facts: BTreeMap::from([("cmdline".to_owned(), self.command_line.clone())]),
             sources: Vec::new(),
             tag: None,
             inventory: Vec::new(),
@@ -160,7 +169,7 @@ fn judge(policy: &str, references: &str) -> Judge {
 }
 
 fn lab() -> String {
-    let (boot_log, ima, manifest) = (recorded("systemd", "boot-log.bin"), recorded("systemd", "ima.bin"), manifest());
+    let ((boot_log, ima, _), manifest) = (booted("systemd"), manifest());
     capture(&Capture { boot_log: &boot_log, ima: &ima, manifests: &[&manifest] }, 1).unwrap()
 }
 
@@ -308,7 +317,7 @@ fn b14_what_the_first_round_found_of_the_list_counts_in_every_delta() {
     // A list whose first entry is another boot's: the list replays to PCR 10, but is not tied to PCR 0-9.
     let mut host = Host::new("systemd-again");
     let foreign = recorded("plain", "ima.bin");
-    let own = recorded("systemd-again", "ima.bin");
+    let own = booted("systemd-again").1;
     let second = |list: &[u8]| ImaLog::parse(list).unwrap().entries().nth(1).unwrap().at();
     host.tpm.set(HashAlg::Sha256, 10, Digest::zero(HashAlg::Sha256));
     host.ima.clear();
@@ -333,14 +342,6 @@ fn a_rule_that_is_not_met_costs_what_it_says() {
     let wanted = POLICY.replace("[\"on\", \"off\"]", "\"on\"");
     let appraisal = round(&Host::new("systemd-again"), &judge(&wanted, &lab()), None).unwrap();
     assert_eq!((ids(&appraisal), appraisal.tier(Submodule::Boot)), (vec!["boot.secure-boot"], Tier::Contraindicated));
-}
-
-/// A binary ima-ng entry as the kernel writes it.
-fn ima_ng(path: &str, digest: &[u8; 32]) -> Vec<u8> {
-    let field = |bytes: &[u8]| [&u32::try_from(bytes.len()).unwrap().to_le_bytes(), bytes].concat();
-    let data = [field(&[b"sha256:\0".as_slice(), digest].concat()), field(&[path.as_bytes(), b"\0"].concat())].concat();
-    let template = HashAlg::Sha1.hash(&[&data]).unwrap();
-    [&10u32.to_le_bytes(), template.as_bytes(), &field(b"ima-ng"), &field(&data)].concat()
 }
 
 #[test]
@@ -369,7 +370,10 @@ fn a_kernel_that_measures_nothing_proves_nothing() {
     host.tpm.set(HashAlg::Sha256, 10, Digest::zero(HashAlg::Sha256));
     host.run_ima(&first);
     let appraisal = round(&host, &judge(POLICY, &lab()), None).unwrap();
-    assert_eq!((ids(&appraisal), appraisal.tier(Submodule::Runtime)), (vec!["ima.nothing-measured"], Tier::None));
+    assert_eq!(
+        (ids(&appraisal), appraisal.tier(Submodule::Runtime)),
+        (vec!["ima.nothing-measured", "ima.coverage-gap"], Tier::None)
+    );
 }
 
 #[test]

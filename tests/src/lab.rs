@@ -69,8 +69,8 @@ impl Lab {
     /// # Errors
     /// When one is refused.
     pub fn publish_rules(&self) -> anyhow::Result<()> {
-        let references = Recording::named(REFERENCE_BOOT)?;
-        judged_by_another_boot(&Recording::named(HOST_BOOT)?, &references)?;
+        let references = reference_boot()?;
+        judged_by_another_boot(&host_boot()?, &references)?;
         self.publish_references(POLICY_NAME, &capture_references(&references, 1)?)?;
         self.publish_policy(POLICY_NAME, &shipped("appraisal", POLICY_NAME)?)?;
         self.apply_shipped_pools()
@@ -166,7 +166,7 @@ impl Lab {
     /// # Errors
     /// When the machine cannot be made.
     pub fn host(&self, node: &str) -> anyhow::Result<Hostd> {
-        let machine = Machine::boot(&self.directory.join(node), &self.ca, &Recording::named(HOST_BOOT)?)?;
+        let machine = Machine::boot(&self.directory.join(node), &self.ca, &host_boot()?)?;
         Hostd::new(node, machine, &self.verifier)
     }
 
@@ -311,6 +311,22 @@ impl Lab {
             }
         }
     }
+}
+
+/// The boot that the laboratory's hosts are in, with the IMA policy that its appraisal policy wants.
+///
+/// # Errors
+/// When there is no such recording.
+pub fn host_boot() -> anyhow::Result<Recording> {
+    Ok(Recording::named(HOST_BOOT)?.with_ima_policy())
+}
+
+/// The boot that their references are captured from.
+///
+/// # Errors
+/// When there is no such recording.
+pub fn reference_boot() -> anyhow::Result<Recording> {
+    Ok(Recording::named(REFERENCE_BOOT)?.with_ima_policy())
 }
 
 /// Demands that references do not come from the boot that they judge: a host that is its own reference is always good.

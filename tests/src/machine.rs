@@ -82,7 +82,7 @@ impl Machine {
             std::fs::create_dir_all(path.parent().context("a file lies in a directory")?)?;
             std::fs::copy(self.recording.path(from), &path).with_context(|| path.display().to_string())?;
         }
-        Ok(())
+        Ok(std::fs::write(self.engines.root().join("proc/cmdline"), self.recording.command_line()?)?)
     }
 
     /// Extends PCRs, in order. The software TPM has one client: hostd must not be running.

@@ -9,9 +9,8 @@ use hostmark_verifier::api::views::{ApplyPools, StandingDetail};
 
 use crate::attester::{Attester, Draft, SoftwareEk};
 use crate::client::Answer;
-use crate::lab::{HOST_BOOT, LABEL, Lab, POOL, shipped_files};
+use crate::lab::{LABEL, Lab, POOL, host_boot, shipped_files};
 use crate::pki::Ca;
-use crate::recording::Recording;
 
 /// Pool and admission policy that differ from the laboratory's in one thing: they want a TPM chip.
 pub const PRODUCTION: &str = "production";
@@ -66,7 +65,7 @@ impl Scene {
     /// A host that the verifier has never heard of.
     #[must_use]
     pub fn stranger(&self) -> Attester {
-        Attester::boot(&self.lab.verifier, SoftwareEk::new(&self.ca), &Recording::named(HOST_BOOT).unwrap())
+        Attester::boot(&self.lab.verifier, SoftwareEk::new(&self.ca), &host_boot().unwrap())
     }
 
     /// A host that is enrolled by its pre-registered EK.

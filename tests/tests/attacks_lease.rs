@@ -15,10 +15,9 @@ use std::time::{Duration, Instant};
 use hostmark_attest::wire::{B64, EnrolmentChallenge, EnrolmentOutcome, EnrolmentRequest, HostState, RoundOutcome};
 use hostmark_tests::attester::Attester;
 use hostmark_tests::client::{Answer, Client, Credentials};
-use hostmark_tests::lab::{LABEL, Lab, POLICY_NAME, POOL, REFERENCE_BOOT, shipped, shipped_files};
+use hostmark_tests::lab::{LABEL, Lab, POLICY_NAME, POOL, reference_boot, shipped, shipped_files};
 use hostmark_tests::operator::capture_references;
 use hostmark_tests::process::run;
-use hostmark_tests::recording::Recording;
 use hostmark_tests::scene::{Scene, errors};
 use hostmark_tests::wait::until;
 use hostmark_verifier::api::types::{Host, PreregisteredHost, Preregistrations, Standing};
@@ -177,7 +176,7 @@ fn law_2_maintenance_modes_and_changed_rules_count_at_once() {
 
     // Other references and another policy: files that earlier ones judged are judged again, from the first entry on.
     assert!(host.challenge().ima_from > 0, "honest: the list goes on");
-    let references = capture_references(&Recording::named(REFERENCE_BOOT).unwrap(), 2).unwrap();
+    let references = capture_references(&reference_boot().unwrap(), 2).unwrap();
     scene.lab.publish_references(POLICY_NAME, &references).unwrap();
     assert_eq!(host.challenge().ima_from, 0, "all files are judged again");
     scene.trusted(&host);

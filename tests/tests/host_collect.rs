@@ -33,9 +33,9 @@ use hostmark_hostd::collect::{CollectError, Collected, Collector};
 use hostmark_hostd::config::Config;
 use hostmark_hostd::tpm::{Auth, EkKind, Identity, Tpm, TpmError};
 use hostmark_tests::engine_files::{DAEMON_JSON_LOCAL_LOGS, DAEMON_JSON_OPEN, DAEMON_JSON_PATH};
+use hostmark_tests::lab::{host_boot, reference_boot};
 use hostmark_tests::machine::Machine;
 use hostmark_tests::operator::{OperatorKey, capture_references};
-use hostmark_tests::recording::Recording;
 use hostmark_tests::swtpm::{LocalCa, available};
 use rustls_pki_types::SubjectPublicKeyInfoDer;
 use rustls_pki_types::pem::PemObject as _;
@@ -124,7 +124,7 @@ impl Bench {
     fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let ca = LocalCa::new(&dir.path().join("ca")).unwrap();
-        let machine = Machine::boot(&dir.path().join("m"), &ca, &Recording::named("systemd-again").unwrap()).unwrap();
+        let machine = Machine::boot(&dir.path().join("m"), &ca, &host_boot().unwrap()).unwrap();
         let meanwhile = Meanwhile::default();
         let swtpm = machine.tcti().rsplit_once('=').unwrap().1.parse().unwrap();
         let port = proxy(swtpm, &meanwhile);
@@ -141,7 +141,7 @@ impl Bench {
         let tpm = Tpm::open(&config.tcti().unwrap(), Auth::default()).unwrap();
         let keys = tpm.create_keys(&dir.path().join("state"), EkKind::EccP384).unwrap();
         let ek = Public::parse(&tpm.ek(Some(EkKind::EccP384)).unwrap().public).unwrap();
-        let references = capture_references(&Recording::named("systemd").unwrap(), 1).unwrap();
+        let references = capture_references(&reference_boot().unwrap(), 1).unwrap();
         let references = Arc::new(References::parse("lab", &references).unwrap());
         let judge = Judge::new(Arc::new(AppraisalPolicy::parse("p", POLICY).unwrap()), &[references]).unwrap();
         let operator = OperatorKey::generate().unwrap();
@@ -201,7 +201,7 @@ impl Bench {
         self.entries += 1;
         let field = |bytes: &[u8]| [&u32::try_from(bytes.len()).unwrap().to_le_bytes(), bytes].concat();
         // A script that no reference knows would contraindicate; the recorded list's own second entry is known.
-        let list = Recording::named("systemd").unwrap().ima().unwrap();
+        let list = reference_boot().unwrap().ima().unwrap();
         let log = hostmark_attest::ima::ImaLog::parse(&list).unwrap();
         let known = log.entries().nth(self.entries.try_into().unwrap()).unwrap();
         let file = known.measurement().unwrap();
@@ -254,10 +254,7 @@ fn what_is_collected_is_genuine_replays_and_is_appraised() {
     assert_eq!(collected.problems, Vec::<String>::new());
     assert_eq!(evidence.ima.from, 0);
     assert_eq!(evidence.unanchored().sources, ["root", "boot-log", "ima", "run-dir", "boot-id", "tpm"]);
-    assert_eq!(
-        evidence.unanchored().facts["cmdline"],
-        Recording::named("systemd").unwrap().command_line().unwrap().trim_end()
-    );
+    assert_eq!(evidence.unanchored().facts["cmdline"], reference_boot().unwrap().command_line().unwrap().trim_end());
     let state = first.state().clone();
 
     // Nothing happened: an empty delta.

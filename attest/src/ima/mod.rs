@@ -8,6 +8,7 @@ mod ascii;
 pub mod boot_aggregate;
 pub mod entry;
 pub mod inspect;
+pub mod loaded;
 pub mod parse;
 pub mod replay;
 

@@ -137,10 +137,20 @@ impl OnUnknown {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImaRules {
-    /// The IMA policy that the host must run: its name in configs/ima.
-    pub policy: String,
+    /// The IMA policy that the host must run.
+    pub policy: ImaPolicy,
     /// What a file whose digest no reference names costs.
     pub unknown: OnUnknown,
+}
+
+/// What the kernel is told to measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ImaPolicy {
+    /// configs/ima/container-host.policy: every program and executable mapping, in memory too, but for overlay file systems.
+    ContainerHost,
+    /// The kernel's built-in `tcb`. It leaves tmpfs and memory files out, so that `runtime` never affirms.
+    Tcb,
 }
 
 /// How the engine manifest is judged.

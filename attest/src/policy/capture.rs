@@ -10,6 +10,7 @@ use crate::boot_log::BootLog;
 use crate::bytes::ParseError;
 use crate::digest::Digest;
 use crate::ima::ImaLog;
+use crate::ima::loaded::{POLICY_PATH, is_pid1_or_library};
 use crate::manifest::{EngineManifest, EngineReference};
 use crate::replay::BANK;
 
@@ -61,10 +62,21 @@ pub fn capture(from: &Capture<'_>, version: u64) -> Result<String, CaptureError>
     if !from.ima.is_empty() {
         let log = ImaLog::parse(from.ima).map_err(malformed("IMA list"))?;
         let mut files = BTreeMap::<String, BTreeSet<String>>::new();
+        let mut before = BTreeSet::new();
         for entry in log.entries().filter(|entry| !entry.is_violation()) {
             let Some(file) = entry.measurement().filter(|file| file.path != b"boot_aggregate") else { continue };
             let Some(digest) = file.file_digest().filter(|digest| digest.alg() == BANK) else { continue };
-            files.entry(file.path_lossy().into_owned()).or_default().insert(format!("{digest:?}"));
+            let digest = format!("{digest:?}");
+            if file.path == POLICY_PATH {
+                window.ima_policy.push(digest.clone());
+            } else if window.ima_policy.is_empty() && !is_pid1_or_library(file.path) {
+                before.insert(digest.clone());
+            }
+            files.entry(file.path_lossy().into_owned()).or_default().insert(digest);
+        }
+        // Without a policy in the list, "before" would be everything.
+        if !window.ima_policy.is_empty() {
+            window.ima_before_policy = before.into_iter().collect();
         }
         window.ima = files.into_iter().map(|(path, digests)| (path, digests.into_iter().collect())).collect();
     }
@@ -86,6 +98,9 @@ pub fn capture(from: &Capture<'_>, version: u64) -> Result<String, CaptureError>
 pub fn capture_files(files: &[(String, Digest)], version: u64) -> Result<String, CaptureError> {
     let mut window = RawWindow::default();
     for (path, digest) in files {
+        if path.as_bytes() == POLICY_PATH {
+            window.ima_policy.push(format!("{digest:?}"));
+        }
         window.ima.entry(path.clone()).or_default().push(format!("{digest:?}"));
     }
     bundle(window, version)

@@ -7,7 +7,9 @@ mod appraisal;
 pub mod capture;
 mod references;
 
-pub use appraisal::{AppraisalPolicy, EngineRules, Expectation, ImaRules, OnUnknown, QUIRKS, Rule, WorkloadRules};
+pub use appraisal::{
+    AppraisalPolicy, EngineRules, Expectation, ImaPolicy, ImaRules, OnUnknown, QUIRKS, Rule, WorkloadRules,
+};
 pub use references::{References, Window};
 
 use serde::de::DeserializeOwned;

@@ -35,6 +35,9 @@ pub struct Window {
     files: HashSet<Digest>,
     /// Contents that the engine reference allows: where the kernel measures them too, they are no strangers.
     engine_files: HashSet<Digest>,
+    paths: HashSet<Box<[u8]>>,
+    ima_policy: HashSet<Digest>,
+    before_policy: HashSet<Digest>,
     engine: Option<EngineReference>,
 }
 
@@ -54,6 +57,12 @@ pub(crate) struct RawWindow {
     pub(crate) from: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) until: Option<String>,
+    /// Digests, as `alg:hex`, that the IMA policy's file may have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) ima_policy: Vec<String>,
+    /// Digests of files that a good host uses before it has loaded its IMA policy, beside PID 1 and libraries.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) ima_before_policy: Vec<String>,
     /// Bank → PCR index → acceptable values in hex.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) pcrs: BTreeMap<String, BTreeMap<String, Vec<String>>>,
@@ -137,13 +146,16 @@ impl Window {
         }
         for (path, digests) in &raw.ima {
             for text in digests {
-                let parsed =
-                    text.split_once(':').and_then(|(alg, hex)| Digest::from_hex(HashAlg::from_name(alg)?, hex));
-                let digest = parsed.ok_or_else(|| format!("{path}: `{text}` is not `algorithm:hex`"))?;
-                if digest.alg() == HashAlg::Sha1 {
-                    return Err(format!("{path}: a SHA-1 digest identifies no file"));
-                }
-                window.files.insert(digest);
+                window.files.insert(file_digest(path, text)?);
+            }
+            window.paths.insert(path.as_bytes().into());
+        }
+        for (name, digests, set) in [
+            ("ima_policy", &raw.ima_policy, &mut window.ima_policy),
+            ("ima_before_policy", &raw.ima_before_policy, &mut window.before_policy),
+        ] {
+            for text in digests {
+                set.insert(file_digest(name, text)?);
             }
         }
         let allowed = window.engine.iter().flat_map(|engine| engine.files.values().flatten());
@@ -167,6 +179,24 @@ impl Window {
         self.files.contains(digest) || self.engine_files.contains(digest)
     }
 
+    /// Whether the window names a file of this path, whatever its digest. A path proves nothing: this explains, it never excuses.
+    #[must_use]
+    pub fn names_path(&self, path: &[u8]) -> bool {
+        self.paths.contains(path)
+    }
+
+    /// Whether a file is the IMA policy that hosts must load.
+    #[must_use]
+    pub fn is_ima_policy(&self, digest: &Digest) -> bool {
+        self.ima_policy.contains(digest)
+    }
+
+    /// Whether a known file may be used before the IMA policy is loaded.
+    #[must_use]
+    pub fn may_precede_policy(&self, digest: &Digest) -> bool {
+        self.before_policy.contains(digest)
+    }
+
     /// Whether the window names any file at all.
     #[must_use]
     pub fn names_files(&self) -> bool {
@@ -178,6 +208,16 @@ impl Window {
     pub const fn engine(&self) -> Option<&EngineReference> {
         self.engine.as_ref()
     }
+}
+
+/// `alg:hex` of a file. SHA-1 identifies none.
+fn file_digest(what: &str, text: &str) -> Result<Digest, String> {
+    let parsed = text.split_once(':').and_then(|(alg, hex)| Digest::from_hex(HashAlg::from_name(alg)?, hex));
+    let digest = parsed.ok_or_else(|| format!("{what}: `{text}` is not `algorithm:hex`"))?;
+    if digest.alg() == HashAlg::Sha1 {
+        return Err(format!("{what}: a SHA-1 digest identifies no file"));
+    }
+    Ok(digest)
 }
 
 #[cfg(test)]
@@ -206,6 +246,8 @@ mod tests {
             "pcrs.md5.4 = []",
             "pcrs.sha256.4 = [\"00\"]",
             "ima.x = [\"sha1:00\"]",
+            "ima_policy = [\"sha1:0000000000000000000000000000000000000000\"]",
+            "ima_before_policy = [\"00\"]",
         ] {
             let text = format!("version = 1\n[[window]]\n{body}\n");
             assert!(matches!(References::parse("r", &text), Err(PolicyError::Invalid { .. })), "{body}");

@@ -27,6 +27,7 @@ use time::OffsetDateTime;
 use time::macros::datetime;
 
 use super::SoftwareTpm;
+use super::policy_entry::{ima_ng, with_policy};
 
 const NOW: OffsetDateTime = datetime!(2026-11-22 12:00 UTC);
 const BANK: HashAlg = HashAlg::Sha256;
@@ -43,10 +44,16 @@ pub fn policy(engine: &str) -> String {
 pub fn judge(policy: &str, manifests: &[&EngineManifest]) -> Judge {
     let bytes: Vec<Vec<u8>> = manifests.iter().map(|manifest| manifest.to_canonical()).collect();
     let slices: Vec<&[u8]> = bytes.iter().map(Vec::as_slice).collect();
-    let (boot_log, ima) = (recorded("boot-log.bin"), recorded("ima.bin"));
+    let (boot_log, ima, _) = booted();
     let references = capture(&Capture { boot_log: &boot_log, ima: &ima, manifests: &slices }, 1).unwrap();
     let references = Arc::new(References::parse("lab", &references).unwrap());
     Judge::new(Arc::new(AppraisalPolicy::parse("p", policy).unwrap()), &[references]).unwrap()
+}
+
+/// Boot log, IMA list and command line of the recorded boot, with the IMA policy's entry.
+fn booted() -> (Vec<u8>, Vec<u8>, String) {
+    let line = String::from_utf8(recorded("cmdline")).unwrap();
+    with_policy(recorded("boot-log.bin"), recorded("ima.bin"), &line)
 }
 
 fn recorded(file: &str) -> Vec<u8> {
@@ -56,6 +63,7 @@ fn recorded(file: &str) -> Vec<u8> {
 
 pub struct Host {
     tpm: SoftwareTpm,
+    boot_log: Vec<u8>,
     list: Vec<u8>,
     host_log: Vec<u8>,
     manifest: Vec<u8>,
@@ -72,23 +80,26 @@ pub struct Host {
 impl Host {
     pub fn boot(manifest: &EngineManifest) -> Self {
         let mut tpm = SoftwareTpm::new();
-        let replay = BootLog::parse(&recorded("boot-log.bin")).unwrap().replay_bank(BANK);
+        let (boot_log, ima, line) = booted();
+        let replay = BootLog::parse(&boot_log).unwrap().replay_bank(BANK);
         for index in 0..24 {
             tpm.set(BANK, index, replay.get(&index).copied().unwrap_or(Digest::zero(BANK)));
         }
-        let (list, host_log, facts) = Default::default();
+        let (list, host_log, inventory) = Default::default();
+        let facts = BTreeMap::from([("cmdline".to_owned(), line)]);
         let mut host = Self {
             tpm,
+            boot_log,
             list,
             host_log,
             manifest: Vec::new(),
             clock: 1000,
             whole: false,
-            inventory: Vec::new(),
+            inventory,
             facts,
             state: None,
         };
-        host.measure(&recorded("ima.bin"));
+        host.measure(&ima);
         host.log(&Event::Boot { boot_id: "boot-1".into(), hostd: "0.1.0".into() });
         host.report(manifest);
         host
@@ -150,7 +161,7 @@ impl Host {
         let from = self.state.as_ref().filter(|_| !self.whole).map_or(0, |state| state.ima().entries);
         let rest = ImaLog::parse(&self.list).unwrap().entries().nth(from.try_into().unwrap()).map(|entry| entry.at());
         let list = self.list[rest.unwrap_or(self.list.len())..].to_vec();
-        (evidence.boot_log, evidence.ima) = (recorded("boot-log.bin"), ImaPart { from, list });
+        (evidence.boot_log, evidence.ima) = (self.boot_log.clone(), ImaPart { from, list });
         evidence.host_log = self.host_log.clone();
         Evidence::parse(&evidence.encode()).unwrap()
     }
@@ -190,12 +201,4 @@ impl Host {
 pub fn told(appraisal: &Appraisal) -> Vec<(Severity, &str)> {
     let weighty = appraisal.findings().filter(|one| one.severity != Severity::Info);
     weighty.map(|one| (one.severity, one.id.as_str())).collect()
-}
-
-/// A binary ima-ng entry as the kernel writes it.
-pub fn ima_ng(path: &str, digest: &[u8; 32]) -> Vec<u8> {
-    let field = |bytes: &[u8]| [&u32::try_from(bytes.len()).unwrap().to_le_bytes(), bytes].concat();
-    let data = [field(&[b"sha256:\0".as_slice(), digest].concat()), field(&[path.as_bytes(), b"\0"].concat())].concat();
-    let template = HashAlg::Sha1.hash(&[&data]).unwrap();
-    [&10u32.to_le_bytes(), template.as_bytes(), &field(b"ima-ng"), &field(&data)].concat()
 }

@@ -4,6 +4,7 @@
 #![allow(unreachable_pub, missing_docs, reason = "shared by test binaries")]
 
 pub mod bench;
+pub mod policy_entry;
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};

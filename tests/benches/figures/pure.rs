@@ -27,7 +27,7 @@ use hostmark_attest::tpm::signed::Signer;
 use hostmark_attest::wire::{Challenge, Nonce};
 use hostmark_tests::attester::Attester;
 use hostmark_tests::forge::SoftwareTpm;
-use hostmark_tests::lab::{POLICY_NAME, REFERENCE_BOOT, shipped};
+use hostmark_tests::lab::{POLICY_NAME, reference_boot, shipped};
 use hostmark_tests::operator::capture_references;
 use hostmark_tests::pki::Ca;
 use hostmark_tests::recording::Recording;
@@ -108,7 +108,7 @@ fn made_list() -> Vec<u8> {
 
 /// Parse and replay of an IMA list, per entry.
 pub fn ima(table: &mut Table) {
-    let recorded = Recording::named(REFERENCE_BOOT).unwrap().ima().unwrap();
+    let recorded = reference_boot().unwrap().ima().unwrap();
     for (name, list) in [("IMA entry of 100,000 ima-sig", made_list()), ("IMA entry of a recorded list", recorded)] {
         let log = ImaLog::parse_as(&list, ImaFormat::Binary).unwrap();
         let pcr10 = log.entries().fold(Digest::zero(BANK), |pcr, entry| {
@@ -212,7 +212,7 @@ impl Rounds<'_> {
 
 /// From a round's bytes to its signed result, against one verification and one signature.
 pub fn appraisal(table: &mut Table, host: &Attester, ca: &Ca) {
-    let references = capture_references(&Recording::named(REFERENCE_BOOT).unwrap(), 1).unwrap();
+    let references = capture_references(&reference_boot().unwrap(), 1).unwrap();
     let references = Arc::new(References::parse(POLICY_NAME, &references).unwrap());
     let policy = AppraisalPolicy::parse(POLICY_NAME, &shipped("appraisal", POLICY_NAME).unwrap()).unwrap();
     let rounds = Rounds {

@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 
 use hostmark_attest::wire::{Challenge, EVIDENCE_TYPE, EnrolmentOutcome, HostState, RoundOutcome};
 use hostmark_tests::attester::{Attester, Draft, SoftwareEk};
-use hostmark_tests::lab::{HOST_BOOT, LABEL, Lab, SCHEDULER};
+use hostmark_tests::lab::{LABEL, Lab, SCHEDULER, host_boot};
 use hostmark_tests::pki::Ca;
-use hostmark_tests::recording::Recording;
 use hostmark_verifier::api::types::{PreregisteredHost, Preregistrations};
 use hostmark_verifier::api::views::{PlacementRequest, PlacementResponse, Spread};
 use rustls_pki_types::PrivateKeyDer;
@@ -55,7 +54,7 @@ impl Site {
         let lab = Lab::trusting(&directory.path().join("lab"), LIMITS, vec![("simulated".to_owned(), root)]).unwrap();
         lab.publish_rules().unwrap();
         let idle = resident(&lab);
-        let recording = Recording::named(HOST_BOOT).unwrap();
+        let recording = host_boot().unwrap();
         let started = Instant::now();
         let mut hosts: Vec<Attester> =
             (0..HOSTS).map(|_| Attester::boot(&lab.verifier, SoftwareEk::new(&ca), &recording)).collect();

@@ -12,12 +12,12 @@ use hostmark_tests::engine_files::{
 };
 use hostmark_tests::hostd::{Hostd, write_secret};
 use hostmark_tests::lab::{
-    HOST_BOOT, LABEL, Lab, POLICY_NAME, POOL, REFERENCE_BOOT, ROUND, SCHEDULER, ek_id, judged_by_another_boot,
+    HOST_BOOT, LABEL, Lab, POLICY_NAME, POOL, REFERENCE_BOOT, ROUND, SCHEDULER, ek_id, host_boot,
+    judged_by_another_boot, reference_boot,
 };
 use hostmark_tests::machine::change_last_event;
 use hostmark_tests::process::run;
 use hostmark_tests::programs::{program, workspace};
-use hostmark_tests::recording::Recording;
 use hostmark_tests::wait::until;
 use hostmark_verifier::api::types::Standing;
 
@@ -88,7 +88,7 @@ impl Story {
 
     fn publish(&self, show: &Show) -> anyhow::Result<()> {
         show.step("What a good host is: references from another boot, and the shipped policies as they are");
-        let (judged, known_good) = (Recording::named(HOST_BOOT)?, Recording::named(REFERENCE_BOOT)?);
+        let (judged, known_good) = (host_boot()?, reference_boot()?);
         let independent = judged_by_another_boot(&judged, &known_good).is_ok();
         show.check(
             independent,
@@ -106,7 +106,11 @@ impl Story {
             manifests.push(file.display().to_string());
         }
         let at = |path: &Path| path.display().to_string();
-        let (boot_log, ima) = (at(&known_good.path("boot-log.bin")), at(&known_good.path("ima.bin")));
+        let logs = [("boot-log.bin", known_good.boot_log()?), ("ima.bin", known_good.ima()?)];
+        for (name, bytes) in &logs {
+            std::fs::write(self.directory.join(name), bytes)?;
+        }
+        let [boot_log, ima] = logs.map(|(name, _)| at(&self.directory.join(name)));
         let (bundle, key) = (at(&self.directory.join("lab-uki.toml")), at(&self.directory.join("operator.key")));
         let mut capture = vec!["refs", "capture", "--boot-log", &boot_log, "--ima", &ima];
         capture.extend(manifests.iter().flat_map(|file| ["--manifest", file.as_str()]));
