@@ -437,6 +437,7 @@ engine = "warning"
             tag_label: Some("internal@a".parse().unwrap()),
             tag_location: Some("jp-east/rack-7".into()),
             tag_serial: Some(1),
+            boot: None,
         };
         let mut claims = ResultClaims::new("h".into(), 100, 200, submods, hostmark);
         change(&mut claims);

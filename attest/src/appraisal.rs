@@ -20,8 +20,8 @@ use crate::genuine::GenuineEvidence;
 use crate::identity::class::TpmClass;
 use crate::identity::tag::VerifiedTag;
 use crate::policy::{AppraisalPolicy, References, Window};
-use crate::replay::{ReplayedLogs, Resend};
-use crate::result::{HostClaims, ResultClaims, SubmoduleClaims};
+use crate::replay::{ReplayedBoot, ReplayedLogs, Resend};
+use crate::result::{BootFacts, HostClaims, ResultClaims, SubmoduleClaims};
 use crate::state::RoundState;
 use crate::tier::{Basis, Submodule, Tier};
 
@@ -215,9 +215,20 @@ pub fn appraise(
         tag_label: tag.map(|tag| tag.label.clone()),
         tag_location: tag.map(|tag| tag.location.clone()),
         tag_serial: tag.map(|tag| tag.serial),
+        boot: logs.boot().map(boot_facts),
     };
     let submodules = subjects.into_iter().map(|(name, subject)| (name, subject.into_claims(policy))).collect();
     Ok(Appraisal { submodules, host, state })
+}
+
+/// What the boot log proves, for people: the policy's rules have judged it already.
+fn boot_facts(boot: &ReplayedBoot) -> BootFacts {
+    BootFacts {
+        secure_boot: boot.claims.secure_boot.name().to_owned(),
+        command_line: boot.command_line.clone(),
+        lockdown: boot.lockdown(),
+        image: boot.claims.image.iter().map(|one| (one.name.to_owned(), one.digest.clone())).collect(),
+    }
 }
 
 fn tag(genuine: &GenuineEvidence) -> Subject {
@@ -263,6 +274,9 @@ fn facts(logs: &ReplayedLogs<'_>, class: TpmClass) -> BTreeMap<&'static str, Str
         facts.insert("secure_boot", boot.claims.secure_boot.name().to_owned());
         if let Some(line) = &boot.command_line {
             facts.insert("kernel_command_line", line.clone());
+        }
+        if let Some(lockdown) = boot.lockdown() {
+            facts.insert("lockdown_boot", lockdown.name().to_owned());
         }
     }
     let reported = &logs.genuine().unanchored().facts;

@@ -10,11 +10,13 @@ use crate::boot_log::{BootClaims, BootLog};
 use crate::bytes::ParseError;
 use crate::counters::Continuity;
 use crate::digest::{Digest, HashAlg, PcrBanks, PcrValues};
-use crate::finding::{Finding, Findings};
+use crate::finding::{Finding, Findings, Severity};
 use crate::genuine::GenuineEvidence;
 use crate::host_log::{HostLog, HostLogContext, VerifiedHostLog};
 use crate::ima::{ImaLog, ImaPosition, ImaPrefix, ImaQuirks, check_boot_aggregate, replay_prefix};
+use crate::kernel_parameters::{Lockdown, resumes_from_disk};
 use crate::policy::AppraisalPolicy;
+use crate::predict::Phase;
 use crate::state::RoundState;
 
 /// The bank that everything is judged in. Policies may have others quoted beside it.
@@ -23,12 +25,6 @@ pub const BANK: HashAlg = HashAlg::Sha256;
 pub const IMA_PCR: u8 = 10;
 /// The host log's PCR where the policy names none.
 const HOST_LOG_PCR: u8 = 13;
-
-/// The words that systemd-pcrphase extends into PCR 11, with and without an initrd, in order.
-const PHASES: [&[&str]; 2] = [
-    &["enter-initrd", "leave-initrd", "sysinit", "ready", "shutdown", "final"],
-    &["sysinit", "ready", "shutdown", "final"],
-];
 
 /// The logs of one round, framed but not yet believed.
 #[derive(Debug)]
@@ -65,6 +61,16 @@ pub struct ReplayedBoot {
     pub claims: BootClaims,
     /// The kernel command line, where its digest replays to a PCR.
     pub command_line: Option<String>,
+    /// PCR 11 without systemd's unlogged phases, where there are any: what the image gave, whatever phase the host is in.
+    pub before_phases: Option<Digest>,
+}
+
+impl ReplayedBoot {
+    /// The lockdown that the proven command line asks for; none where no command line is proven.
+    #[must_use]
+    pub fn lockdown(&self) -> Option<Lockdown> {
+        self.command_line.as_deref().map(Lockdown::of)
+    }
 }
 
 /// Logs that were held against the quoted PCRs.
@@ -256,6 +262,7 @@ fn replay_boot(
     let mut findings = log.findings().clone();
     let mut replay = log.replay_bank(BANK);
     let later = [IMA_PCR, host_log_pcr(policy)];
+    let mut before_phases = None;
     if policy.tolerates("pcrphase-unlogged")
         && let Some((words, value)) = unlogged_phases(&replay, quoted)
     {
@@ -263,12 +270,14 @@ fn replay_boot(
             Finding::info("boot.pcrphase-unlogged", "PCR 11 holds systemd boot phases that no log records")
                 .found(words.join(", ")),
         );
-        replay.insert(11, value);
+        before_phases = replay.insert(11, value);
     }
-    let excused: Vec<u8> =
-        if findings.has("boot.pcrphase-unlogged") { later.into_iter().chain([11]).collect() } else { later.to_vec() };
+    let excused: Vec<u8> = later.into_iter().chain(before_phases.map(|_| 11)).collect();
     let indices = quoted.keys().copied().filter(|index| !excused.contains(index));
-    let (explained, compared) = log.explain_quoted(BANK, quoted, indices);
+    let (mut explained, compared) = log.explain_quoted(BANK, quoted, indices);
+    if before_phases.is_some() {
+        explained = explained.extended_later(11);
+    }
     let replays = compared.acceptable();
     findings.append(compared);
     // Only what rests on explained PCRs: a log may say anything about a PCR that nobody quoted.
@@ -279,19 +288,36 @@ fn replay_boot(
         .and_then(|text| explained.confirm_command_line(text))
         .or_else(|| claims.command_line.clone().filter(|line| !line.extendable_later))
         .map(|line| line.text);
-    (replays.then_some(ReplayedBoot { claims, command_line }), replay, findings)
+    findings.append(hibernation(command_line.as_deref()));
+    (replays.then_some(ReplayedBoot { claims, command_line, before_phases }), replay, findings)
+}
+
+/// A kernel image on disk is measured nowhere: whoever writes it runs a kernel that no PCR names. A locked-down kernel does not
+/// resume from one.
+fn hibernation(command_line: Option<&str>) -> Findings {
+    let mut findings = Findings::new();
+    let line = command_line.unwrap_or_default();
+    findings.check("boot.hibernation", resumes_from_disk(line), || {
+        let severity = if Lockdown::of(line) == Lockdown::None { Severity::Warning } else { Severity::Info };
+        Finding::new("", severity, "the kernel is told to resume from a hibernation image, which no PCR holds")
+            .expected("a command line without resume=, or with lockdown")
+            .found(line)
+            .fix("take resume= off the kernel command line, or add lockdown=integrity, which forbids hibernation")
+    });
+    findings
 }
 
 /// The systemd phases that explain the quoted PCR 11 on top of the boot log's part, if any do.
-fn unlogged_phases(replay: &PcrValues, quoted: &PcrValues) -> Option<(&'static [&'static str], Digest)> {
+fn unlogged_phases(replay: &PcrValues, quoted: &PcrValues) -> Option<(Vec<&'static str>, Digest)> {
     let quoted = quoted.get(&11)?;
     let start = *replay.get(&11)?;
-    PHASES.into_iter().find_map(|words| {
+    [true, false].into_iter().find_map(|systemd_initrd| {
         let mut value = start;
-        words.iter().enumerate().find_map(|(position, word)| {
+        let mut told = Vec::new();
+        Phase::Final.words(systemd_initrd).find_map(|word| {
             value = value.extend(&BANK.hash(&[word.as_bytes()])?)?;
-            let told = words.get(..=position)?;
-            (value == *quoted).then_some((told, value))
+            told.push(word);
+            (value == *quoted).then(|| (std::mem::take(&mut told), value))
         })
     })
 }

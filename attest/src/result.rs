@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::finding::{Finding, Findings};
 use crate::identity::class::TpmClass;
 use crate::jws::{self, KeySet, Purpose, SignError, Signer};
+use crate::kernel_parameters::Lockdown;
 use crate::label::Label;
 use crate::tier::{Basis, Submodule, Tier};
 
@@ -103,6 +104,24 @@ pub struct HostClaims {
     /// The asset tag's serial, where a tag was proven.
     #[serde(default)]
     pub tag_serial: Option<u64>,
+    /// What the boot log proves, where it replays.
+    #[serde(default)]
+    pub boot: Option<BootFacts>,
+}
+
+/// What a boot log proves of a boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootFacts {
+    /// `on`, `off` or `unknown`.
+    pub secure_boot: String,
+    /// The kernel command line, where a PCR holds it.
+    pub command_line: Option<String>,
+    /// The lockdown that it asks for.
+    pub lockdown: Option<Lockdown>,
+    /// The sections of the unified kernel image that was booted, with their digests in hex.
+    #[serde(default)]
+    pub image: BTreeMap<String, String>,
 }
 
 impl ResultClaims {

@@ -50,6 +50,7 @@ fn kinds() -> [Kind; 2] {
         tag_label: None,
         tag_location: None,
         tag_serial: None,
+        boot: None,
     };
     let result = ResultClaims::new(HOST.into(), NOW - 10, NOW + 50, BTreeMap::new(), hostmark);
     let permit = PermitClaims {

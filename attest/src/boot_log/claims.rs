@@ -122,6 +122,19 @@ pub struct BootClaims {
     pub separators: BTreeSet<u8>,
     /// EV_S_CRTM_VERSION of PCR 0, in hex, if authenticated.
     pub crtm_version: Option<String>,
+    /// Rests on PCR 11: the sections of a unified kernel image that it begins with. On a boot without systemd's stub root could
+    /// have extended them later: PCR 4 tells which loader ran.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub image: Vec<ImageSection>,
+}
+
+/// A section of a unified kernel image as its stub measured it: first the name, then the data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ImageSection {
+    /// The section's name.
+    pub name: &'static str,
+    /// The digest of its data, in hex.
+    pub digest: String,
 }
 
 /// Digests of fixed texts in one bank.
@@ -158,8 +171,15 @@ impl BootLog {
                 event.event_type() == EventType::EV_S_CRTM_VERSION && event.authenticity(bank) == Authenticity::Whole
             })
             .map(|event| hex::encode(event.data().get(..256).unwrap_or_else(|| event.data())));
-        let claims =
-            BootClaims { bank: bank.name(), secure_boot, command_line, boot_applications, separators, crtm_version };
+        let claims = BootClaims {
+            bank: bank.name(),
+            secure_boot,
+            command_line,
+            boot_applications,
+            separators,
+            crtm_version,
+            image: self.image(bank),
+        };
         (claims, findings)
     }
 
@@ -284,6 +304,19 @@ impl BootLog {
                 digest: digest.to_string(),
             })
             .collect()
+    }
+
+    /// The sections that PCR 11 begins with, each name told by its digest: the log's text for it is not hashed.
+    fn image(&self, bank: HashAlg) -> Vec<ImageSection> {
+        let names: Vec<_> =
+            crate::predict::measured_sections().map(|name| (name, bank.hash(&[name.as_bytes(), &[0]]))).collect();
+        let mut digests = self.in_pcr(11).map_while(|event| event.digest(bank));
+        std::iter::from_fn(|| {
+            let told = digests.next()?;
+            let (name, _) = names.iter().find(|(_, digest)| *digest == Some(told))?;
+            Some(ImageSection { name, digest: digests.next()?.to_string() })
+        })
+        .collect()
     }
 
     /// Confirms that the kernel was started with this command line, which the log holds only as a digest: the first event of

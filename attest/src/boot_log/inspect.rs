@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{BootLog, SecureBoot};
+use super::{BootLog, ImageSection, SecureBoot};
 use crate::bytes::ParseError;
 use crate::finding::Findings;
 
@@ -21,6 +21,9 @@ pub struct Inspection {
     pub banks: BTreeMap<&'static str, BTreeMap<u8, String>>,
     /// What the log says, unproven.
     pub secure_boot: SecureBoot,
+    /// The sections of a unified kernel image that PCR 11 begins with.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub image: Vec<ImageSection>,
     /// What was seen on the way.
     pub findings: Findings,
     /// The events one by one, where asked for.
@@ -58,10 +61,10 @@ const SUMMARY_MAX: usize = 80;
 pub fn inspect(bytes: &[u8]) -> Result<Inspection, ParseError> {
     let log = BootLog::parse(bytes)?;
     let mut findings = log.findings().clone();
-    let mut secure_boot = SecureBoot::Unknown;
+    let (mut secure_boot, mut image) = (SecureBoot::Unknown, Vec::new());
     if let Some(bank) = log.best_bank() {
         let (claims, seen) = log.claims(bank);
-        secure_boot = claims.secure_boot;
+        (secure_boot, image) = (claims.secure_boot, claims.image);
         findings.append(seen);
     }
     let banks = log
@@ -71,7 +74,15 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, ParseError> {
             (bank.name(), values.into_iter().map(|(index, value)| (index, value.to_string())).collect())
         })
         .collect();
-    Ok(Inspection { format: log.format().name(), events: log.len(), banks, secure_boot, findings, event_list: None })
+    Ok(Inspection {
+        format: log.format().name(),
+        events: log.len(),
+        banks,
+        secure_boot,
+        image,
+        findings,
+        event_list: None,
+    })
 }
 
 /// As [`inspect`], with every event.

@@ -45,6 +45,12 @@ impl ReplayedBootLog<'_> {
         &self.explained
     }
 
+    /// Counts a PCR as explained whose quoted value the caller derived from the log's part and known later extensions.
+    pub(crate) fn extended_later(mut self, pcr: u8) -> Self {
+        self.explained.insert(pcr);
+        self
+    }
+
     /// The claims that rest on explained PCRs; the others are left out as if the log said nothing.
     #[must_use]
     pub fn claims(&self) -> (BootClaims, Findings) {
@@ -58,6 +64,9 @@ impl ReplayedBootLog<'_> {
         }
         if !holds(0) {
             claims.crtm_version = None;
+        }
+        if !holds(11) {
+            claims.image.clear();
         }
         claims.command_line = claims.command_line.filter(|line| holds(line.pcr));
         claims.separators.retain(|pcr| holds(*pcr));

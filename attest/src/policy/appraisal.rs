@@ -9,13 +9,19 @@ use serde::Deserialize;
 
 use super::{PolicyError, parse_toml};
 use crate::digest::HashAlg;
+use crate::kernel_parameters::Words;
 use crate::selection::PcrSelection;
 use crate::tier::{Submodule, Tier};
 
+/// The claim whose words rules can demand one by one.
+const COMMAND_LINE: &str = "kernel_command_line";
+
 /// Claims that a rule can name, with the submodule that each belongs to.
-const CLAIMS: [(&str, Submodule); 5] = [
+const CLAIMS: [(&str, Submodule); 6] = [
     ("secure_boot", Submodule::Boot),
-    ("kernel_command_line", Submodule::Boot),
+    (COMMAND_LINE, Submodule::Boot),
+    // What the proven command line asks for; `lockdown` is what hostd reads in the running kernel.
+    ("lockdown_boot", Submodule::Boot),
     ("lockdown", Submodule::Boot),
     ("tpm_class", Submodule::Platform),
     ("kernel_release", Submodule::Platform),
@@ -81,6 +87,8 @@ pub enum Expectation {
     Exactly(String),
     /// Any of these.
     AnyOf(Vec<String>),
+    /// A command line with and without these words.
+    Words(Words),
 }
 
 impl Expectation {
@@ -90,6 +98,7 @@ impl Expectation {
         match self {
             Self::Exactly(one) => one == value,
             Self::AnyOf(list) => list.iter().any(|one| one == value),
+            Self::Words(words) => words.accept(value),
         }
     }
 }
@@ -99,6 +108,7 @@ impl std::fmt::Display for Expectation {
         match self {
             Self::Exactly(one) => out.write_str(one),
             Self::AnyOf(list) => write!(out, "one of {}", list.join(", ")),
+            Self::Words(words) => write!(out, "{words}"),
         }
     }
 }
@@ -286,6 +296,15 @@ impl AppraisalPolicy {
                     CLAIMS.map(|(c, _)| c).join(", ")
                 )
             })?;
+            if let Expectation::Words(words) = &rule.want {
+                let unfit = rule.claim != COMMAND_LINE || !words.is_sound();
+                refuse("policy.words", unfit, &|| {
+                    format!(
+                        "rule `{}`: `has` and `lacks` list words of `{COMMAND_LINE}`, each one `name` or `name=value`",
+                        rule.id
+                    )
+                })?;
+            }
             let prefix = rule.id.split_once('.').map(|(prefix, _)| prefix);
             refuse("policy.rule-id", prefix != home || !ids.insert(rule.id.clone()), &|| {
                 format!("rule id `{}` must be unique and start with `{}.`", rule.id, home.unwrap_or_default())
@@ -404,6 +423,15 @@ unknown = "warning"
             (GOOD.replace("[engine]", "[engine]\nima_covers = [\"/etc/../\"]"), "policy.ima-covers"),
             (GOOD.replace("[engine]", "[engine]\nima_covers = [\"/\"]"), "policy.ima-covers"),
             (covering.replace("[ima]\npolicy = \"container-host\"\nunknown = \"warning\"\n", ""), "policy.ima-covers"),
+            (GOOD.replace("want = \"on\"", "want = { has = [\"on\"] }"), "policy.words"),
+            (
+                GOOD.replace("secure_boot\"\nwant = \"on\"", "kernel_command_line\"\nwant = { lacks = [\"a b\"] }"),
+                "policy.words",
+            ),
+            (
+                GOOD.replace("secure_boot\"\nwant = \"on\"", "kernel_command_line\"\nwant = { has = [] }"),
+                "policy.words",
+            ),
         ];
         for (text, id) in rows {
             assert_eq!(refused(&text), id);

@@ -5,6 +5,7 @@
 
 mod appraisal;
 pub mod capture;
+pub mod predicted;
 mod references;
 
 pub use appraisal::{

@@ -14,3 +14,7 @@ pub mod made;
 pub mod mutate;
 pub mod seeds;
 pub mod targets;
+/// The maker of small images that the library's own tests use.
+#[path = "../../../attest/tests/common/uki.rs"]
+#[allow(clippy::unwrap_used, reason = "a seed that cannot be made stops a fuzz run, nothing else")]
+pub mod uki;

@@ -13,11 +13,15 @@ use hostmark_attest::identity::nv::NvPublic;
 use hostmark_attest::identity::{ak, ek, tag};
 use hostmark_attest::ima::{self, ImaLog};
 use hostmark_attest::jws::KeySet;
+use hostmark_attest::kernel_parameters::{Lockdown, Words, resumes_from_disk};
 use hostmark_attest::label::{Label, Levels};
 use hostmark_attest::manifest::EngineManifest;
 use hostmark_attest::permit::Permit;
+use hostmark_attest::policy::predicted::{Validity, bundle};
 use hostmark_attest::policy::{AppraisalPolicy, References};
 use hostmark_attest::pool::Pool;
+use hostmark_attest::predict::pe::Image;
+use hostmark_attest::predict::{Conditions, Phase, Uki};
 use hostmark_attest::result::VerifiedResult;
 use hostmark_attest::tools;
 use hostmark_attest::tpm::attest::{Attest, Attested};
@@ -27,7 +31,7 @@ use hostmark_attest::tpm::signature::Signature;
 use hostmark_attest::wire::EnrolmentRequest;
 use time::OffsetDateTime;
 
-use crate::made;
+use crate::{made, uki};
 
 /// A parser under fuzzing.
 #[derive(Debug, Clone, Copy)]
@@ -87,6 +91,8 @@ pub const TARGETS: &[Target] = &[
         ],
         run: tools_files,
     },
+    Target { name: "kernel-image", seeds: &[Seed::Made(uki::uki), Seed::Made(uki::kernel)], run: kernel_image },
+    Target { name: "kernel-parameters", seeds: &[Seed::Recorded("cmdline")], run: kernel_parameters },
     Target { name: "token", seeds: &[Seed::Made(made::token)], run: token },
     Target { name: "enrolment", seeds: &[Seed::Made(made::enrolment)], run: enrolment },
     Target {
@@ -111,6 +117,29 @@ fn boot_log(bytes: &[u8]) {
                 let _ = event.authenticity(bank);
             }
         }
+    }
+}
+
+fn kernel_image(bytes: &[u8]) {
+    if let Ok(image) = Image::parse(bytes) {
+        let _ = image.authenticode(HashAlg::Sha256);
+    }
+    let Ok(uki) = Uki::parse(bytes) else { return };
+    let _ = (uki.stub(), uki.kernel_version(), uki.os_name(), uki.command_line());
+    for secure_boot in [true, false] {
+        let conditions = Conditions { secure_boot, failed_options: 1, phase: Phase::Final, systemd_initrd: true };
+        if let Ok(prediction) = uki.predict(HashAlg::Sha256, &conditions) {
+            let _ = bundle(&prediction, &Validity::default(), 1);
+        }
+    }
+}
+
+fn kernel_parameters(bytes: &[u8]) {
+    let line = String::from_utf8_lossy(bytes);
+    let _ = (Lockdown::of(&line), resumes_from_disk(&line));
+    let words = Words { has: line.split_whitespace().map(str::to_owned).collect(), lacks: Vec::new() };
+    if words.is_sound() {
+        let _ = words.accept(&line);
     }
 }
 

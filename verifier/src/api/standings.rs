@@ -101,6 +101,7 @@ pub(super) async fn show(State(state): State<AppState>, Path(host): Path<String>
             let said = result.host_claims();
             format!("{}@{}", said.appraisal, said.appraisal_version)
         }),
+        boot: standing.result.as_ref().and_then(|result| result.host_claims().boot.clone()),
         subsystems: Submodule::ALL.into_iter().filter_map(subsystem).collect(),
         refused,
         pools: view.rules.pools().map(|pool| verdict(pool, standing, &view.rules, &now)).collect(),

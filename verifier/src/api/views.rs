@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use hostmark_attest::admission::Condition;
 use hostmark_attest::finding::Finding;
+use hostmark_attest::result::BootFacts;
 use hostmark_attest::tier::{Submodule, Tier};
 use hostmark_attest::wire::{HostState, PoolPlace};
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,9 @@ pub struct StandingDetail {
     pub fields: StandingFields,
     /// The appraisal policy and its version, as of the last result.
     pub appraisal: Option<String>,
+    /// What the boot log of the last result proves.
+    #[serde(default)]
+    pub boot: Option<BootFacts>,
     /// Each subsystem with its findings.
     pub subsystems: BTreeMap<Submodule, SubsystemDetail>,
     /// Findings of evidence that was not genuine, or of a stored result that does not count.

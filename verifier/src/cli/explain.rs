@@ -1,7 +1,10 @@
 //! Verdicts for people: where a host stands, what was found, what each pool demands, and what to do.
 
 use hostmark_attest::admission::Condition;
+use hostmark_attest::kernel_parameters::Lockdown;
+use hostmark_attest::result::BootFacts;
 
+use super::failure::one_line;
 use super::show::{Mood, Style, facts, name_of, tier};
 use crate::api::views::{PoolVerdict, StandingDetail};
 
@@ -21,6 +24,9 @@ pub(super) fn host(detail: &StandingDetail, style: Style) -> String {
         ("appraisal", detail.appraisal.clone().unwrap_or_else(|| "none yet".to_owned())),
         ("last proof", age),
     ]);
+    if let Some(boot) = &detail.boot {
+        out += &format!("\nboot, proven by PCRs\n{}", booted(boot));
+    }
     if !detail.refused.is_empty() {
         out += &format!("\n{}\n", style.paint(Mood::Bad, "evidence"));
         out += &style.findings(&detail.refused);
@@ -44,6 +50,18 @@ pub(super) fn host(detail: &StandingDetail, style: Style) -> String {
         out += "\nno pools: publish them with hostmark pool apply DIR\n";
     }
     out
+}
+
+/// What the boot log proves.
+fn booted(boot: &BootFacts) -> String {
+    let line = boot.command_line.as_deref().unwrap_or("not proven: hostd did not tell it, or PCR 9 holds another");
+    let mut rows = vec![
+        ("secure boot", boot.secure_boot.clone()),
+        ("command line", one_line(line)),
+        ("lockdown asked", boot.lockdown.map_or("not proven", Lockdown::name).to_owned()),
+    ];
+    rows.extend(boot.image.iter().map(|(name, digest)| (name.as_str(), one_line(digest))));
+    facts(rows)
 }
 
 /// One pool's verdict: admitted until when by which rule, or every unmet condition with what to do.
@@ -83,7 +101,7 @@ pub(super) fn condition(one: &Condition, style: Style) -> String {
     let details = [("expected", Some(&one.expected)), ("found", Some(&one.found)), ("fix", one.fix.as_ref())];
     for (name, value) in details {
         if let Some(value) = value.filter(|value| !value.is_empty()) {
-            out += &format!("           {name:<8}  {}\n", super::failure::one_line(value));
+            out += &format!("           {name:<8}  {}\n", one_line(value));
         }
     }
     for line in style.findings(&one.findings).lines() {
@@ -148,6 +166,8 @@ mod tests {
             "host": "8d9f6b1e-7c3b-4d0e-9a55-9f6f2d1c0b7a", "node": "node-1", "scheduler": "swarm-a",
             "label": "internal", "state": "disproven", "tpm_class": "hardware", "age_ms": 1500,
             "appraisal": "server-uki@7",
+            "boot": { "secure_boot": "on", "command_line": "ro lockdown=integrity", "lockdown": "integrity",
+                "image": { ".osrel": "3fb9e4" } },
             "subsystems": { "boot": { "tier": "contraindicated", "findings": [
                 Finding::error("boot.replay", "PCR 4 is not explained by the log").expected("aa").found("bb").fix("reinstall"),
             ] } },
@@ -159,6 +179,8 @@ mod tests {
             "disproven",
             "1.500 s ago",
             "server-uki@7",
+            "ro lockdown=integrity",
+            "3fb9e4",
             "contraindicated",
             "boot.replay",
             "reinstall",

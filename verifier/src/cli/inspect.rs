@@ -57,6 +57,10 @@ fn boot_log(file: &Path, style: Style) -> Outcome {
         values.iter().map(|(index, value)| vec![(*bank).into(), index.to_string().into(), value.clone().into()])
     });
     text += &format!("\n{}", style.table(&["bank", "pcr", "replayed value"], rows));
+    if !seen.image.is_empty() {
+        let rows = seen.image.iter().map(|one| vec![one.name.into(), one.digest.as_str().into()]);
+        text += &format!("\n{}", style.table(&["image section", "digest"], rows));
+    }
     if let Some(list) = &seen.event_list {
         let rows = list.iter().map(|event| {
             vec![

@@ -1,4 +1,5 @@
-//! `hostmark refs`: reference values, captured from a machine that is known to be good, compared, and signed.
+//! `hostmark refs`: reference values, captured from a machine that is known to be good or predicted from a kernel image,
+//! compared, and signed.
 //!
 //! A capture proves nothing by itself: a person reviews it and signs it. No host is judged by a capture of its own evidence.
 
@@ -13,8 +14,9 @@ use hostmark_attest::policy::capture::{Capture, capture};
 
 use super::answer::Answer;
 use super::connect::Connection;
+use super::document::{Diff, Document, Kind, Publish, Sign, compare, publish, sign, write_beside};
 use super::failure::Failure;
-use super::policy::{Document, Kind, compare, publish, sign, write_beside};
+use super::predict::Predict;
 use super::show::{Style, facts};
 use super::tree::reference_files;
 use super::{Outcome, input};
@@ -55,29 +57,14 @@ pub(super) enum Refs {
         #[arg(short = 'o', long = "out", value_name = "FILE")]
         out: Option<PathBuf>,
     },
+    /// Compute what PCRs a unified kernel image will give, without booting it.
+    Predict(Box<Predict>),
     /// Compare two bundles. Exit 1 when they differ.
-    Diff {
-        /// The bundle before.
-        before: PathBuf,
-        /// The bundle after.
-        after: PathBuf,
-    },
+    Diff(Diff),
     /// Sign a bundle: writes FILE.sig, a detached signature over the file's exact bytes.
-    Sign {
-        /// The bundle; it is checked first.
-        file: PathBuf,
-        /// The operator's signing key (hostmark key create).
-        #[arg(long, value_name = "FILE")]
-        key: PathBuf,
-    },
+    Sign(Sign),
     /// Publish a signed bundle to the verifier.
-    Publish {
-        /// The bundle; its name is the file's.
-        file: PathBuf,
-        /// Sign it now with this key. Without it, FILE.sig is sent.
-        #[arg(long, value_name = "FILE")]
-        key: Option<PathBuf>,
-    },
+    Publish(Publish),
 }
 
 impl Refs {
@@ -88,9 +75,10 @@ impl Refs {
                 sources.capture(version, out.as_deref())
             }
             Self::Ima { root, also, version, out } => reference_files(&root, &also, version, out.as_deref()),
-            Self::Diff { before, after } => compare(&load(&before)?, &load(&after)?, style),
-            Self::Sign { file, key } => sign(&file, &load(&file)?, &key),
-            Self::Publish { file, key } => publish(connection, &file, &load(&file)?, key.as_deref()),
+            Self::Predict(predict) => predict.run(style),
+            Self::Diff(Diff { before, after }) => compare(&load(&before)?, &load(&after)?, style),
+            Self::Sign(Sign { file, key }) => sign(&file, &load(&file)?, &key),
+            Self::Publish(Publish { file, key }) => publish(connection, &file, &load(&file)?, key.as_deref()),
         }
     }
 }

@@ -15,7 +15,7 @@ use hostmark_attest::policy::capture::capture_files;
 
 use super::answer::Answer;
 use super::failure::Failure;
-use super::policy::write_beside;
+use super::document::write_beside;
 use super::show::facts;
 use super::{Outcome, input};
 
