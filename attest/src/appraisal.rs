@@ -117,6 +117,12 @@ impl Appraisal {
         self.submodules.get(&submodule).map_or(Tier::None, |one| one.status)
     }
 
+    /// What the boot log proves, where it replays.
+    #[must_use]
+    pub const fn boot(&self) -> Option<&BootFacts> {
+        self.host.boot.as_ref()
+    }
+
     /// Whether any subsystem is contraindicated.
     #[must_use]
     pub fn disproven(&self) -> bool {

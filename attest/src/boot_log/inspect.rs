@@ -21,7 +21,7 @@ pub struct Inspection {
     pub banks: BTreeMap<&'static str, BTreeMap<u8, String>>,
     /// What the log says, unproven.
     pub secure_boot: SecureBoot,
-    /// The sections of a unified kernel image that PCR 11 begins with.
+    /// The sections of a unified kernel image that PCR 11 begins with, where events are asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub image: Vec<ImageSection>,
     /// What was seen on the way.
@@ -61,10 +61,10 @@ const SUMMARY_MAX: usize = 80;
 pub fn inspect(bytes: &[u8]) -> Result<Inspection, ParseError> {
     let log = BootLog::parse(bytes)?;
     let mut findings = log.findings().clone();
-    let (mut secure_boot, mut image) = (SecureBoot::Unknown, Vec::new());
+    let mut secure_boot = SecureBoot::Unknown;
     if let Some(bank) = log.best_bank() {
         let (claims, seen) = log.claims(bank);
-        (secure_boot, image) = (claims.secure_boot, claims.image);
+        secure_boot = claims.secure_boot;
         findings.append(seen);
     }
     let banks = log
@@ -79,7 +79,7 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, ParseError> {
         events: log.len(),
         banks,
         secure_boot,
-        image,
+        image: Vec::new(),
         findings,
         event_list: None,
     })
@@ -104,7 +104,8 @@ pub fn list_events(bytes: &[u8]) -> Result<Inspection, ParseError> {
             summary: summary(event.data()),
         })
         .collect();
-    Ok(Inspection { event_list: Some(list), ..inspect(bytes)? })
+    let image = bank.map_or_else(Vec::new, |bank| log.claims(bank).0.image);
+    Ok(Inspection { image, event_list: Some(list), ..inspect(bytes)? })
 }
 
 /// ASCII as it stands, UTF-16's zero bytes left out, all else as dots.

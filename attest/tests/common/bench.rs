@@ -27,7 +27,7 @@ use time::OffsetDateTime;
 use time::macros::datetime;
 
 use super::SoftwareTpm;
-use super::policy_entry::{ima_ng, with_policy};
+use super::policy_entry::{booted_with, ima_ng, with_policy};
 
 const NOW: OffsetDateTime = datetime!(2026-11-22 12:00 UTC);
 const BANK: HashAlg = HashAlg::Sha256;
@@ -42,18 +42,26 @@ pub fn policy(engine: &str) -> String {
 
 /// This policy with references that are captured from the recorded boot and these manifests.
 pub fn judge(policy: &str, manifests: &[&EngineManifest]) -> Judge {
+    judge_of(policy, manifests, &command_line())
+}
+
+/// As [`judge`], for a boot with this command line.
+pub fn judge_of(policy: &str, manifests: &[&EngineManifest], line: &str) -> Judge {
     let bytes: Vec<Vec<u8>> = manifests.iter().map(|manifest| manifest.to_canonical()).collect();
     let slices: Vec<&[u8]> = bytes.iter().map(Vec::as_slice).collect();
-    let (boot_log, ima, _) = booted();
+    let (boot_log, ima, _) = booted(line);
     let references = capture(&Capture { boot_log: &boot_log, ima: &ima, manifests: &slices }, 1).unwrap();
     let references = Arc::new(References::parse("lab", &references).unwrap());
     Judge::new(Arc::new(AppraisalPolicy::parse("p", policy).unwrap()), &[references]).unwrap()
 }
 
-/// Boot log, IMA list and command line of the recorded boot, with the IMA policy's entry.
-fn booted() -> (Vec<u8>, Vec<u8>, String) {
-    let line = String::from_utf8(recorded("cmdline")).unwrap();
-    with_policy(recorded("boot-log.bin"), recorded("ima.bin"), &line)
+fn command_line() -> String {
+    String::from_utf8(recorded("cmdline")).unwrap()
+}
+
+/// Boot log, IMA list and command line of the recorded boot, as if with this line, and with the IMA policy's entry.
+fn booted(line: &str) -> (Vec<u8>, Vec<u8>, String) {
+    with_policy(booted_with(recorded("boot-log.bin"), line.trim_end()), recorded("ima.bin"), line)
 }
 
 fn recorded(file: &str) -> Vec<u8> {
@@ -69,6 +77,8 @@ pub struct Host {
     manifest: Vec<u8>,
     clock: u64,
     whole: bool,
+    /// Times that the machine slept and resumed.
+    pub sleeps: u32,
     /// What is sent beside the logs.
     pub facts: BTreeMap<String, String>,
     /// The workload inventory, if hostd sends one.
@@ -79,8 +89,13 @@ pub struct Host {
 
 impl Host {
     pub fn boot(manifest: &EngineManifest) -> Self {
+        Self::boot_with(manifest, &command_line())
+    }
+
+    /// As if the machine had booted with this command line, which hostd tells.
+    pub fn boot_with(manifest: &EngineManifest, line: &str) -> Self {
         let mut tpm = SoftwareTpm::new();
-        let (boot_log, ima, line) = booted();
+        let (boot_log, ima, line) = booted(line);
         let replay = BootLog::parse(&boot_log).unwrap().replay_bank(BANK);
         for index in 0..24 {
             tpm.set(BANK, index, replay.get(&index).copied().unwrap_or(Digest::zero(BANK)));
@@ -95,6 +110,7 @@ impl Host {
             manifest: Vec::new(),
             clock: 1000,
             whole: false,
+            sleeps: 0,
             inventory,
             facts,
             state: None,
@@ -155,6 +171,7 @@ impl Host {
         };
         let mut quote = self.tpm.quote(selection, &nonce.bind(DOMAIN_QUOTE, &unanchored.encode()));
         (quote.clock_info.clock, quote.clock_info.reset_count) = (self.clock, 5);
+        quote.clock_info.restart_count = self.sleeps;
         let attest = quote.build();
         let signed = SignedAttest { signature: B64(self.tpm.ak.sign(&attest)), attest: B64(attest) };
         let mut evidence = Evidence::new(unanchored, signed, self.tpm.values(selection));

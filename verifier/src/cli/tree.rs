@@ -14,8 +14,8 @@ use hostmark_attest::digest::{Digest, HashAlg};
 use hostmark_attest::policy::capture::capture_files;
 
 use super::answer::Answer;
-use super::failure::Failure;
 use super::document::write_beside;
+use super::failure::Failure;
 use super::show::facts;
 use super::{Outcome, input};
 

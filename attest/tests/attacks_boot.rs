@@ -1,0 +1,148 @@
+//! What a boot proves as the verifier judges it: sleep and hibernation, the proven command line, systemd's phases.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, and reads its recordings"
+)]
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::bench::{Host, judge, judge_of, policy, told};
+use hostmark_attest::appraisal::{Appraisal, Judge};
+use hostmark_attest::digest::HashAlg;
+use hostmark_attest::finding::{Finding, Severity};
+use hostmark_attest::kernel_parameters::Lockdown;
+use hostmark_attest::manifest::EngineManifest;
+use hostmark_attest::tier::{Submodule, Tier};
+
+const BANK: HashAlg = HashAlg::Sha256;
+
+fn manifest() -> EngineManifest {
+    EngineManifest { version: 1, root_is_default: true, engines: BTreeMap::new() }
+}
+
+fn finding<'a>(appraisal: &'a Appraisal, id: &str) -> Option<&'a Finding> {
+    appraisal.findings().find(|one| one.id == id)
+}
+
+/// A round of a host that booted with `line` and says `said`, judged by a policy with these rules.
+fn round(line: &str, said: &str, rules: &str) -> Appraisal {
+    let judge = judge_of(&(policy("") + rules), &[&manifest()], line);
+    let mut host = Host::boot_with(&manifest(), line);
+    host.facts.insert("lockdown".to_owned(), "integrity".to_owned());
+    if said != line {
+        host.facts.insert("cmdline".to_owned(), said.to_owned());
+    }
+    host.round(&judge).unwrap()
+}
+
+#[test]
+fn b23_sleep_is_accepted_and_told() {
+    let judge = judge(&policy(""), &[&manifest()]);
+    // (times slept between two rounds, told)
+    for (sleeps, expect) in [(0, None), (1, Some(Severity::Info)), (3, Some(Severity::Info))] {
+        let mut host = Host::boot(&manifest());
+        let before = host.round(&judge).unwrap();
+        host.sleeps += sleeps;
+        let after = host.round(&judge).unwrap();
+        assert_eq!(finding(&after, "counters.resumed").map(|one| one.severity), expect, "{sleeps}");
+        for one in Submodule::ALL {
+            assert_eq!(after.tier(one), before.tier(one), "{sleeps}: {one}");
+        }
+        assert_eq!(after.tier(Submodule::Boot), Tier::Affirming);
+    }
+}
+
+#[test]
+fn b23_a_kernel_that_resumes_from_disk_is_a_reservation() {
+    let rows = [
+        ("ro", None, Tier::Affirming),
+        ("ro resume=UUID=1 noresume", None, Tier::Affirming),
+        ("ro resume=UUID=1", Some(Severity::Warning), Tier::Warning),
+        // A locked-down kernel does not resume: known, and no reservation.
+        ("ro resume=UUID=1 lockdown=integrity", Some(Severity::Info), Tier::Affirming),
+    ];
+    for (line, expect, tier) in rows {
+        let appraisal = round(line, line, "");
+        assert_eq!(finding(&appraisal, "boot.hibernation").map(|one| one.severity), expect, "{line}");
+        assert_eq!(appraisal.tier(Submodule::Boot), tier, "{line}");
+    }
+}
+
+#[test]
+fn rules_on_the_command_line_rest_on_what_the_kernel_measured() {
+    let lockdown = "[[rule]]\nid = \"boot.lockdown\"\nclaim = \"lockdown_boot\"\nwant = [\"integrity\", \"confidentiality\"]\nelse = \"contraindicated\"\n";
+    let reported =
+        "[[rule]]\nid = \"boot.lockdown\"\nclaim = \"lockdown\"\nwant = \"integrity\"\nelse = \"contraindicated\"\n";
+    let words = "[[rule]]\nid = \"boot.words\"\nclaim = \"kernel_command_line\"\nwant = { has = [\"ima_hash=sha256\"], lacks = [\"init\"] }\nelse = \"warning\"\n";
+    // (rules, command line, what hostd says it is, findings, tier)
+    type Row<'a> = (&'a str, &'a str, &'a str, &'a [&'a str], Tier);
+    let rows: [Row<'_>; 10] = [
+        (lockdown, "ro lockdown=integrity", "ro lockdown=integrity", &[], Tier::Affirming),
+        (lockdown, "ro lockdown=confidentiality", "ro lockdown=confidentiality", &[], Tier::Affirming),
+        (lockdown, "ro", "ro", &["boot.lockdown"], Tier::Contraindicated),
+        (lockdown, "ro x=lockdown=integrity", "ro x=lockdown=integrity", &["boot.lockdown"], Tier::Contraindicated),
+        // hostd says what the policy wants to hear.
+        (lockdown, "ro", "ro lockdown=integrity", &["boot.lockdown"], Tier::Contraindicated),
+        // hostd's word about the running kernel carries less.
+        (reported, "ro", "ro", &[], Tier::Warning),
+        (words, "ro ima_hash=sha256", "ro ima_hash=sha256", &[], Tier::Affirming),
+        (words, "ro", "ro", &["boot.words"], Tier::Warning),
+        (words, "ima_hash=sha256 init=/bin/sh", "ima_hash=sha256 init=/bin/sh", &["boot.words"], Tier::Warning),
+        (words, "ima_hash=sha256 init=/bin/sh", "ima_hash=sha256", &["boot.words"], Tier::Warning),
+    ];
+    for (rules, line, said, ids, tier) in rows {
+        let appraisal = round(line, said, rules);
+        let boot: Vec<&str> = told(&appraisal).iter().map(|one| one.1).filter(|id| id.starts_with("boot.")).collect();
+        assert_eq!((boot, appraisal.tier(Submodule::Boot)), (ids.to_vec(), tier), "{line} said to be {said}");
+    }
+}
+
+#[test]
+fn what_the_boot_proves_is_in_the_result() {
+    let line = "ro lockdown=integrity";
+    let proven = |said: &str| round(line, said, "").boot().cloned().unwrap();
+    let boot = proven(line);
+    assert!(boot.command_line.unwrap().starts_with(line));
+    assert_eq!(boot.lockdown, Some(Lockdown::Integrity));
+    assert_eq!(boot.secure_boot, "off");
+    let sections: Vec<&str> = boot.image.keys().map(String::as_str).collect();
+    assert_eq!(sections, [".cmdline", ".initrd", ".linux", ".osrel"]);
+    let boot = proven("ro lockdown=confidentiality");
+    assert_eq!((boot.command_line, boot.lockdown), (None, None), "what hostd says and no PCR holds is no fact");
+}
+
+#[test]
+fn a_host_is_judged_by_its_image_in_every_phase() {
+    let quirk = policy("").replacen("[ima]", "quirks = [\"pcrphase-unlogged\"]\n[ima]", 1);
+    let (tolerant, strict): (Judge, Judge) = (judge(&quirk, &[&manifest()]), judge(&policy(""), &[&manifest()]));
+    let affirmed = (vec![], Tier::Affirming);
+    let refused = (vec!["boot.replay"], Tier::Contraindicated);
+    // (words that systemd extended into PCR 11, tolerated, told)
+    let rows: [(&[&str], bool, _); 7] = [
+        (&[], true, &affirmed),
+        (&["sysinit"], true, &affirmed),
+        (&["sysinit", "ready"], true, &affirmed),
+        (&["enter-initrd", "leave-initrd", "sysinit", "ready"], true, &affirmed),
+        (&["sysinit", "ready"], false, &refused),
+        (&["ready", "sysinit"], true, &refused),
+        (&["sysinit", "ready", "anything"], true, &refused),
+    ];
+    for (words, tolerated, expect) in rows {
+        let mut host = Host::boot(&manifest());
+        for word in words {
+            host.extend(11, BANK.hash(&[word.as_bytes()]).unwrap());
+        }
+        let appraisal = host.round(if tolerated { &tolerant } else { &strict }).unwrap();
+        let boot: Vec<&str> = told(&appraisal).iter().map(|one| one.1).filter(|id| id.starts_with("boot.")).collect();
+        assert_eq!(&(boot, appraisal.tier(Submodule::Boot)), expect, "{words:?}");
+        let image = appraisal.boot().map_or(0, |boot| boot.image.len());
+        assert_eq!(image, if expect.0.is_empty() { 4 } else { 0 }, "{words:?}");
+    }
+}
