@@ -152,7 +152,8 @@ struct Subject {
 impl Subject {
     /// Sets an AR4SI claim; its basis caps it.
     fn claim(&mut self, name: &'static str, tier: Tier, basis: Basis) {
-        let capped = if tier == Tier::Affirming { tier.max(basis.cap()) } else { tier };
+        let uncapped = tier == Tier::Affirming && basis.cap() != Tier::Affirming;
+        let capped = if crate::check::violated("result.reported-cap", uncapped) { basis.cap() } else { tier };
         self.claims.insert(name, (capped, basis));
     }
 

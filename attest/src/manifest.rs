@@ -230,6 +230,9 @@ pub struct EngineState {
     pub settings: BTreeMap<String, BTreeMap<String, Setting>>,
     /// What could not be measured.
     pub unreadable: BTreeSet<Unreadable>,
+    /// Measured paths at which something is mounted: what is there is not what the file system below has.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub mounted: BTreeSet<String>,
 }
 
 impl EngineState {
@@ -339,6 +342,8 @@ impl EngineManifest {
                     Setting::Flag(_) | Setting::Number(_) => {}
                 }
             }
+            limit("mounted paths of an engine", engine.mounted.len(), FILES_MAX)?;
+            engine.mounted.iter().try_for_each(|path| text(path))?;
             for one in &engine.unreadable {
                 text(&one.what)?;
                 text(&one.why)?;

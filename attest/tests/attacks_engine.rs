@@ -17,6 +17,7 @@ use common::bench::{Host, judge, policy, told};
 use hostmark_attest::appraisal::{Appraisal, Judge};
 use hostmark_attest::digest::sha256;
 use hostmark_attest::finding::Severity::{Error, Warning};
+use hostmark_attest::host_log::Event;
 use hostmark_attest::manifest::{EngineManifest, EngineState, FileDigest, FileState, Mode};
 use hostmark_attest::tier::{Submodule, Tier};
 use hostmark_attest::workload::{Container, EngineWorkloads, Inventory, Mount};
@@ -300,4 +301,63 @@ fn e11_another_runtime_and_a_container_past_every_engine_are_told() {
         let appraisal = host.round(&judge).unwrap();
         assert_eq!(told(&appraisal).iter().map(|(_, id)| *id).collect::<Vec<_>>(), expect, "{name}");
     }
+}
+
+#[test]
+fn b21_root_that_speaks_with_hostds_keys_is_believed_no_more_than_hostd() {
+    let judge = judge_uncovered();
+    let honest = Host::boot(&manifest("A", "runc 1")).round(&judge).unwrap();
+    // A root process forges the manifest, extends PCR 13 with it and quotes: nothing tells it from hostd. That is the residual.
+    let mut host = Host::boot(&manifest("evil", "evil"));
+    host.report(&manifest("A", "runc 1"));
+    let forged = host.round(&judge).unwrap();
+    assert_eq!((told(&forged), engine(&forged)), (told(&honest), engine(&honest)));
+    // So the word of either is capped: no pool that wants an affirming engine takes it.
+    assert_eq!(engine(&honest), Tier::Warning);
+    assert!(!engine(&honest).meets(Tier::Affirming) && engine(&honest).meets(Tier::Warning));
+    // What the kernel measured is no word of hostd's, and is not capped.
+    assert_eq!(honest.tier(Submodule::Runtime), Tier::Affirming);
+    // And what the kernel measured of the forger's files still counts.
+    let mut host = Host::boot(&manifest("evil", "runc 1"));
+    host.reads(CONFIG, b"evil");
+    host.report(&manifest("A", "runc 1"));
+    let forged = host.round(&covered()).unwrap();
+    assert!(told(&forged).contains(&(Error, "engine.file-mismatch")), "{:?}", told(&forged));
+}
+
+#[test]
+fn e5_a_content_that_nobody_read_is_told_until_the_next_boot() {
+    let judge = judge_uncovered();
+    let mut host = Host::boot(&manifest("A", "runc 1"));
+    assert_eq!(told(&host.round(&judge).unwrap()), [], "the honest twin");
+    let why = "it was changed and restored before it was read".to_owned();
+    host.log(&Event::ContentUnknown { what: CONFIG.into(), why });
+    for _ in 0..2 {
+        let appraisal = host.round(&judge).unwrap();
+        assert_eq!((told(&appraisal), engine(&appraisal)), (vec![(Warning, "engine.content-unknown")], REPORTED));
+        let found = appraisal.findings().find(|one| one.id == "engine.content-unknown").unwrap();
+        assert!(found.found.as_ref().unwrap().contains(CONFIG));
+    }
+}
+
+#[test]
+fn e14_a_library_beside_hostd_is_told() {
+    let judge = judge_uncovered();
+    let mut host = Host::boot(&manifest("A", "runc 1"));
+    assert_eq!(told(&host.round(&judge).unwrap()), [], "the honest twin");
+    host.facts.insert("hostd-preload".into(), "LD_PRELOAD=/tmp/x.so".into());
+    let appraisal = host.round(&judge).unwrap();
+    assert_eq!((told(&appraisal), engine(&appraisal)), (vec![(Error, "hostd.preload")], Tier::Contraindicated));
+}
+
+#[test]
+fn e15_a_foreign_extension_of_the_host_logs_pcr_is_named() {
+    let judge = judge_uncovered();
+    let mut host = Host::boot(&manifest("A", "runc 1"));
+    assert_eq!(told(&host.round(&judge).unwrap()), [], "the honest twin");
+    host.extend(13, hostmark_attest::digest::Digest::ones(hostmark_attest::digest::HashAlg::Sha256));
+    let appraisal = host.round(&judge).unwrap();
+    assert_eq!((told(&appraisal), engine(&appraisal)), (vec![(Error, "host-log.replay")], Tier::Contraindicated));
+    let found = appraisal.findings().find(|one| one.id == "host-log.replay").unwrap();
+    assert!(found.message.contains("PCR 13") && found.message.contains("something else than hostd"), "{found}");
 }

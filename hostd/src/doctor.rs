@@ -70,6 +70,7 @@ fn skipped(id: &'static str, why: &str) -> Check {
 pub async fn examine(config: &Config, auth: Auth) -> Vec<Check> {
     let mut checks = Vec::new();
     let tpm = check_tpm(config, auth, &mut checks);
+    check_access(config, &mut checks);
     let host = Provisioned::load(&config.state_dir);
     check_keys(config, tpm.as_ref(), &mut checks);
     check_logs(config, &mut checks);
@@ -137,6 +138,39 @@ fn explain_access(tcti: &Tcti, error: &TpmError) -> Option<String> {
         io::ErrorKind::PermissionDenied => Some(format!("{} belongs to root and group tss", path.display())),
         _ => None,
     }
+}
+
+/// Who may speak with the TPM beside root: they can extend PCR 13, which costs this host its trust until a reboot, and run into the lockout.
+fn check_access(config: &Config, checks: &mut Vec<Check>) {
+    use std::os::unix::fs::MetadataExt as _;
+    let Ok(Tcti::Device(device)) = config.tcti() else {
+        checks.push(skipped("tpm.access", "no device of the kernel"));
+        return;
+    };
+    // The resource manager and the bare device.
+    let bare = device.to_string_lossy().replace("tpmrm", "tpm");
+    for path in [device.as_path(), Path::new(&bare)] {
+        let Ok(meta) = std::fs::metadata(path) else { continue };
+        if let Some(who) = others(meta.mode(), meta.uid(), meta.gid()) {
+            let fix = "nothing but hostd needs it: a udev rule with KERNEL==\"tpm*\", OWNER=\"root\", GROUP=\"root\", MODE=\"0600\"; or keep group tss empty";
+            checks.push(warning(
+                "tpm.access",
+                format!("{}: {who} can extend PCR 13 and cause a lockout", path.display()),
+                fix,
+            ));
+            return;
+        }
+    }
+    checks.push(ok("tpm.access", "root alone"));
+}
+
+/// Whom a mode lets in beside root.
+fn others(mode: u32, uid: u32, gid: u32) -> Option<String> {
+    let owner = (uid != 0 && mode & 0o600 != 0).then(|| format!("user {uid}"));
+    let group = (gid != 0 && mode & 0o060 != 0).then(|| format!("group {gid}"));
+    let world = (mode & 0o006 != 0).then(|| "everybody".to_owned());
+    let all: Vec<String> = [owner, group, world].into_iter().flatten().collect();
+    (!all.is_empty()).then(|| all.join(", "))
 }
 
 fn check_facts(facts: &Facts, checks: &mut Vec<Check>) {
@@ -305,4 +339,23 @@ fn read_size(path: &Path) -> io::Result<u64> {
 
 fn show(path: &Path, error: &io::Error) -> String {
     format!("{}: {error}", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn e15_whoever_may_use_the_tpm_is_named() {
+        for (mode, uid, gid, expect) in [
+            (0o020_600, 0, 0, None),
+            (0o020_660, 0, 0, None),
+            (0o020_660, 0, 113, Some("group 113")),
+            (0o020_660, 111, 113, Some("user 111, group 113")),
+            (0o020_600, 0, 113, None),
+            (0o020_666, 0, 0, Some("everybody")),
+        ] {
+            assert_eq!(others(mode, uid, gid).as_deref(), expect, "{mode:o} {uid} {gid}");
+        }
+    }
 }

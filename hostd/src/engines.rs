@@ -11,10 +11,12 @@ mod api;
 mod containerd;
 mod docker;
 mod files;
+mod mounts;
 mod nvidia;
 mod podman;
 mod process;
 mod settings;
+pub mod transitions;
 mod units;
 mod workloads;
 
@@ -27,6 +29,7 @@ pub use config::{EnginesConfig, Processes};
 pub use files::DigestCache;
 use files::{Files, Found, join};
 use process::Running;
+use transitions::Stamp;
 pub use workloads::{WorkloadCache, inventory};
 
 /// The engines that can be measured.
@@ -42,6 +45,8 @@ pub struct Measured {
     pub manifest: EngineManifest,
     /// Every real path that was looked at, whether something was there or not.
     pub looked_at: BTreeSet<PathBuf>,
+    /// What was seen of files and directories beside their content, to be compared with the next measurement.
+    pub stamps: BTreeMap<String, Stamp>,
 }
 
 /// Measures the enabled engines.
@@ -49,6 +54,7 @@ pub struct Measured {
 pub fn measure(config: &EnginesConfig, cache: &mut DigestCache) -> Measured {
     let mut files = Files::new(&config.root, cache);
     let running = process::find(config, &mut files, &["dockerd", "containerd"]);
+    let mounted = mounts::points(config);
     let mut engines = BTreeMap::new();
     for name in NAMES {
         if !config.enabled.iter().any(|enabled| enabled == name) {
@@ -61,11 +67,27 @@ pub fn measure(config: &EnginesConfig, cache: &mut DigestCache) -> Measured {
             "podman" => podman::measure(&mut files, &mut engine),
             _ => nvidia::measure(&mut files, &mut engine),
         }
+        engine.mounted = mounts::over(&mounted, engine.files().map(|(path, _)| path));
+        for path in engine.files().filter(|(_, state)| matches!(state, FileState::File { .. })).map(|(path, _)| path) {
+            if mounts::differs(config, path) {
+                files.unreadable(path, "the host has another file there than the one that hostd sees");
+            }
+        }
         engine.unreadable = files.take_unreadable();
         engines.insert(name.to_owned(), engine);
     }
     let manifest = EngineManifest { version: VERSION, root_is_default: config.root_is_default(), engines };
-    Measured { manifest, looked_at: files.looked_at }
+    Measured { manifest, looked_at: files.looked_at, stamps: files.stamps }
+}
+
+/// What a unit's fragment and drop-ins put into its environment (`NAME=value`), its environment files left out.
+#[must_use]
+pub fn unit_environment(root: &Path, name: &str) -> Vec<String> {
+    let mut cache = DigestCache::default();
+    let (mut files, mut engine) = (Files::new(root, &mut cache), EngineState::default());
+    units::measure(&mut files, name, &mut engine);
+    let lines = engine.units.get(name).map(|unit| unit.environment.clone()).unwrap_or_default();
+    lines.iter().flat_map(|line| units::words(line)).collect()
 }
 
 /// Measures programs by name wherever they are looked for; a name that ends in `*` stands for all that begin so.

@@ -54,8 +54,20 @@ unknown = "contraindicated"
 /// TPM_CC_Quote.
 const QUOTE: u32 = 0x158;
 
-/// Digests that somebody extends into PCR 10 just before the TPM gets the next quotes, one before each.
-type Meanwhile = Arc<Mutex<Vec<Digest>>>;
+/// Commands that somebody else gives the TPM just before it gets the next quotes, one before each.
+type Meanwhile = Arc<Mutex<Vec<Vec<u8>>>>;
+
+/// TPM2_PCR_Extend(10) with an empty password and one SHA-256 digest.
+fn extend_10(digest: Digest) -> Vec<u8> {
+    let head = "8002 00000041 00000182 0000000a 00000009 40000009 0000000000 00000001 000b";
+    [hex::decode(head.replace(' ', "")).unwrap(), digest.as_bytes().to_vec()].concat()
+}
+
+/// TPM2_DictionaryAttackParameters: no failure at all is tolerated, so the TPM is in lockout from now on.
+fn lock_out() -> Vec<u8> {
+    let text = "8002 00000027 0000013a 4000000a 00000009 40000009 0000000000 00000000 00001000 00001000";
+    hex::decode(text.replace(' ', "")).unwrap()
+}
 
 /// A way to the TPM that lets things happen between two commands of its one client.
 fn proxy(swtpm: u16, meanwhile: &Meanwhile) -> u16 {
@@ -78,24 +90,10 @@ fn proxy(swtpm: u16, meanwhile: &Meanwhile) -> u16 {
             while let Some(bytes) = command(&mut client) {
                 let code = u32::from_be_bytes(bytes[6..10].try_into().unwrap());
                 if code == QUOTE
-                    && let Some(digest) = meanwhile.lock().unwrap().pop()
+                    && let Some(other) = meanwhile.lock().unwrap().pop()
                 {
-                    // TPM2_PCR_Extend(10) with an empty password and one SHA-256 digest.
-                    let mut extend = hex::decode(concat!(
-                        "8002",
-                        "00000041",
-                        "00000182",
-                        "0000000a",
-                        "00000009",
-                        "40000009",
-                        "0000000000",
-                        "00000001",
-                        "000b"
-                    ))
-                    .unwrap();
-                    extend.extend(digest.as_bytes());
-                    tpm.write_all(&extend).unwrap();
-                    assert_eq!(command(&mut tpm).unwrap()[6..10], [0; 4], "extended");
+                    tpm.write_all(&other).unwrap();
+                    assert_eq!(command(&mut tpm).unwrap()[6..10], [0; 4], "done");
                 }
                 tpm.write_all(&bytes).unwrap();
                 client.write_all(&command(&mut tpm).unwrap()).unwrap();
@@ -327,6 +325,124 @@ fn a_changed_manifest_is_in_the_host_log_before_it_is_sent() {
 }
 
 #[test]
+fn e5_a_configuration_that_was_edited_and_restored_is_in_the_host_log() {
+    if !available("an edit that is undone at once") {
+        return;
+    }
+    let mut bench = Bench::start();
+    let mut collector = bench.collector();
+    let weighty = |appraisal: &Appraisal| -> Vec<String> {
+        let engine = appraisal.findings().filter(|one| one.id.starts_with("engine."));
+        engine.filter(|one| one.severity != Severity::Info).map(|one| one.id.clone()).collect()
+    };
+    let logged = |evidence: &Evidence| -> Vec<Event> {
+        let log = HostLog::parse(&evidence.host_log).unwrap();
+        log.records().iter().map(|record| record.event()).skip(1).collect()
+    };
+    let quiet = || std::thread::sleep(std::time::Duration::from_millis(20));
+    let (first, ..) = bench.round(&mut collector, None);
+    assert_eq!(weighty(&first), Vec::<String>::new());
+
+    // Honest: each state is measured, so each is in the log, and nothing is unknown.
+    let original = std::fs::read_to_string(bench.machine.engines().root().join(DAEMON_JSON_PATH)).unwrap();
+    for text in [DAEMON_JSON_LOCAL_LOGS, &original] {
+        quiet();
+        bench.machine.engines().write(DAEMON_JSON_PATH, text).unwrap();
+        assert!(collector.measure().unwrap().changed);
+    }
+    let (second, evidence, _) = bench.round(&mut collector, Some(first.state()));
+    assert_eq!(weighty(&second), Vec::<String>::new());
+    let manifests = logged(&evidence);
+    assert!(manifests.len() == 3 && manifests[0] == manifests[2] && manifests[0] != manifests[1], "{manifests:?}");
+
+    // The same faster than anybody looks.
+    quiet();
+    for text in [DAEMON_JSON_OPEN, &original] {
+        bench.machine.engines().write(DAEMON_JSON_PATH, text).unwrap();
+    }
+    assert!(collector.measure().unwrap().changed, "attested at once");
+    let (third, evidence, _) = bench.round(&mut collector, Some(second.state()));
+    assert_eq!(
+        (weighty(&third), third.tier(Submodule::Engine)),
+        (vec!["engine.content-unknown".into()], Tier::Warning)
+    );
+    let last = logged(&evidence).pop().unwrap();
+    assert!(matches!(&last, Event::ContentUnknown { what, .. } if what == "/etc/docker/daemon.json"), "{last:?}");
+    assert_eq!(logged(&evidence).len(), 4, "once");
+
+    // One that nobody can read.
+    quiet();
+    let path = bench.machine.engines().root().join(DAEMON_JSON_PATH);
+    std::fs::File::create(&path).unwrap().set_len(2 << 20).unwrap();
+    let (fourth, evidence, _) = bench.round(&mut collector, Some(third.state()));
+    assert!(bad(&fourth).contains(&"engine.unreadable"), "{:?}", bad(&fourth));
+    quiet();
+    bench.machine.engines().write(DAEMON_JSON_PATH, &original).unwrap();
+    let (fifth, ..) = bench.round(&mut collector, Some(fourth.state()));
+    assert_eq!(weighty(&fifth), ["engine.content-unknown"], "restored, and not forgotten");
+    let unread = |event: &Event| matches!(event, Event::ContentUnknown { why, .. } if why == "it could not be read");
+    assert!(logged(&evidence).iter().any(unread));
+}
+
+#[test]
+fn e15_a_stranger_at_the_tpm_is_named_and_a_lockout_stops_nobody() {
+    if !available("a TPM that somebody else uses") {
+        return;
+    }
+    let mut bench = Bench::start();
+    let mut collector = bench.collector();
+    let (first, ..) = bench.round(&mut collector, None);
+    assert_eq!((bad(&first), tiers(&first)), (vec![], GOOD), "the honest twin");
+    // AK and TLS key have noDA: in lockout both still sign, and their keys load.
+    bench.meanwhile.lock().unwrap().push(lock_out());
+    let (locked, ..) = bench.round(&mut collector, Some(first.state()));
+    assert!(bench.meanwhile.lock().unwrap().is_empty());
+    assert!(bench.tpm.facts().unwrap().in_lockout, "the attack did what it should");
+    let (still, ..) = bench.round(&mut collector, Some(locked.state()));
+    assert_eq!((bad(&locked), bad(&still), tiers(&still)), (vec![], vec![], GOOD));
+    bench.tpm.open_keys(&bench.dir.path().join("state")).unwrap();
+    bench.tpm.signing_time(1).unwrap();
+    // PCR 13 by another hand: the log and the PCR part, and both sides say so.
+    bench.tpm.pcr_extend(13, &[Digest::ones(HashAlg::Sha256)]).unwrap();
+    let (broken, ..) = bench.round(&mut collector, Some(still.state()));
+    assert_eq!(bad(&broken), ["host-log.replay"]);
+    let finding = broken.findings().find(|one| one.id == "host-log.replay").unwrap();
+    assert!(finding.message.contains("PCR 13"), "{finding}");
+    let (_, _, collected) = {
+        bench.machine.engines().write(DAEMON_JSON_PATH, DAEMON_JSON_LOCAL_LOGS).unwrap();
+        bench.round(&mut collector, Some(broken.state()))
+    };
+    println!("hostd says: {:?}", collected.problems);
+}
+
+#[test]
+fn e14_a_library_that_would_be_loaded_beside_hostd_is_told() {
+    if !available("a preloaded library") {
+        return;
+    }
+    let mut bench = Bench::start();
+    let mut collector = bench.collector();
+    let (first, evidence, _) = bench.round(&mut collector, None);
+    assert_eq!((bad(&first), evidence.unanchored().facts.get("hostd-preload")), (vec![], None), "the honest twin");
+    let rows = [
+        ("etc/ld.so.preload", "/tmp/x.so\n"),
+        ("etc/systemd/system/hostmark-hostd.service.d/x.conf", "[Service]\nEnvironment=LD_PRELOAD=/tmp/x.so\n"),
+    ];
+    for (path, text) in rows {
+        bench.machine.engines().write(path, text).unwrap();
+        let (round, ..) = bench.round(&mut collector, Some(first.state()));
+        assert_eq!(
+            (bad(&round), round.tier(Submodule::Engine)),
+            (vec!["hostd.preload"], Tier::Contraindicated),
+            "{path}"
+        );
+        bench.machine.engines().remove(path).unwrap();
+    }
+    let (last, ..) = bench.round(&mut collector, Some(first.state()));
+    assert_eq!(bad(&last), Vec::<&str>::new());
+}
+
+#[test]
 fn a_pcr_that_moves_while_quoting_is_quoted_again() {
     if !available("quotes of a moving PCR") {
         return;
@@ -335,7 +451,7 @@ fn a_pcr_that_moves_while_quoting_is_quoted_again() {
     let mut collector = bench.collector();
     let (first, ..) = bench.round(&mut collector, None);
     // The kernel lists, then extends; twice it does so between hostd's reading and quoting.
-    let mut digests: Vec<Digest> = (0..2).map(|_| bench.kernel_lists()).collect();
+    let mut digests: Vec<Vec<u8>> = (0..2).map(|_| extend_10(bench.kernel_lists())).collect();
     digests.reverse();
     *bench.meanwhile.lock().unwrap() = digests;
     let (second, ..) = bench.round(&mut collector, Some(first.state()));
@@ -344,7 +460,7 @@ fn a_pcr_that_moves_while_quoting_is_quoted_again() {
     assert_eq!(second.state().ima().entries, first.state().ima().entries + 2);
 
     // A third time in a row: no evidence now, and the next round is good.
-    let mut digests: Vec<Digest> = (0..3).map(|_| bench.kernel_lists()).collect();
+    let mut digests: Vec<Vec<u8>> = (0..3).map(|_| extend_10(bench.kernel_lists())).collect();
     digests.reverse();
     *bench.meanwhile.lock().unwrap() = digests;
     let challenge = bench.challenge(Some(second.state()));

@@ -4,7 +4,8 @@
 //! claims are therefore `reported`, which caps them at warning. Where IMA measured its files too, [`super::engine_ima`] compares.
 
 use super::{Subject, engine_ima, workload};
-use crate::finding::Finding;
+use crate::finding::{Finding, Findings, Severity};
+use crate::host_log::{Event, VerifiedHostLog};
 use crate::manifest::{EngineManifest, compare};
 use crate::policy::{AppraisalPolicy, Window};
 use crate::replay::{ReplayedLogs, Resend};
@@ -21,6 +22,7 @@ pub(super) fn appraise(
     let mut subject = Subject { findings: logs.host_log_findings().clone(), ..Subject::default() };
     let mut seen = EngineSeen::default();
     let Some(rules) = policy.engine() else { return Ok((subject, seen)) };
+    let facts = check_hostd(logs, &mut subject);
     let mut tier = Tier::Contraindicated;
     if let Some(manifest) = anchored(logs, &mut subject) {
         tier = judge(&manifest, windows, &mut subject);
@@ -34,10 +36,43 @@ pub(super) fn appraise(
         let containers = workload::appraise(&logs.genuine().unanchored().inventory, &manifest, policy.workload());
         tier = tier.after(containers.worst());
         subject.findings.append(containers);
+        tier = tier.after(facts);
     }
     subject.claim("configuration", tier, Basis::Reported);
     subject.claim("executables", tier, Basis::Reported);
     Ok((subject, seen))
+}
+
+/// What speaks against hostd's own word: libraries that were slipped in beside it, and what it saw too late. Returns the weight.
+fn check_hostd(logs: &ReplayedLogs<'_>, subject: &mut Subject) -> Option<Severity> {
+    let mut findings = Findings::new();
+    let preloaded = logs.genuine().unanchored().facts.get("hostd-preload");
+    findings.check("hostd.preload", preloaded.is_some(), || {
+        Finding::error("", "hostd runs with code that is not its own: what it says is not its word")
+            .expected("no LD_PRELOAD, LD_AUDIT, LD_LIBRARY_PATH or /etc/ld.so.preload, and system libraries only")
+            .found(preloaded.map(String::as_str).unwrap_or_default())
+            .fix("remove the drop-in or /etc/ld.so.preload, restart hostmark-hostd.service, and find out who set it")
+    });
+    let unknown: Vec<(&str, &str)> = logs
+        .host_log()
+        .into_iter()
+        .flat_map(VerifiedHostLog::events)
+        .filter_map(|event| match event {
+            Event::ContentUnknown { what, why } => Some((what.as_str(), why.as_str())),
+            _ => None,
+        })
+        .collect();
+    findings.check("engine.content-unknown", !unknown.is_empty(), || {
+        let (what, why) = unknown.last().copied().unwrap_or_default();
+        let text = format!("{} times since boot a measured file was not what hostd could read", unknown.len());
+        Finding::warning("", text)
+            .expected("each content measured")
+            .found(format!("last {what}: {why}"))
+            .fix("find out who changed it and what ran meanwhile (hostd's journal has the times); a reboot begins anew")
+    });
+    let worst = findings.worst();
+    subject.findings.append(findings);
+    worst
 }
 
 /// The manifest, if the host log recorded it last.

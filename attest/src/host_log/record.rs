@@ -32,6 +32,13 @@ pub enum Event {
         /// SHA-256 of the manifest's canonical bytes.
         sha256: [u8; 32],
     },
+    /// Something that is measured was another for a while, or could not be read: nobody knows what it was.
+    ContentUnknown {
+        /// A path.
+        what: String,
+        /// Why, in stable words.
+        why: String,
+    },
     /// Bytes that this release does not understand: a newer kind, or no event at all. Never a reason for trust.
     Unknown {
         /// The kind that the event names; empty when it is not readable.
@@ -59,6 +66,14 @@ struct ManifestEvent {
     sha256: String,
 }
 
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ContentUnknownEvent {
+    event: String,
+    what: String,
+    why: String,
+}
+
 impl Event {
     /// Reads event bytes. What it cannot read is [`Event::Unknown`].
     #[must_use]
@@ -73,6 +88,9 @@ impl Event {
                 .and_then(|event| Digest::from_hex(HashAlg::Sha256, &event.sha256))
                 .and_then(|digest| digest.as_bytes().try_into().ok())
                 .map(|sha256| Self::Manifest { sha256 }),
+            "content-unknown" => serde_json::from_slice::<ContentUnknownEvent>(bytes)
+                .ok()
+                .map(|event| Self::ContentUnknown { what: event.what, why: event.why }),
             _ => None,
         };
         known.unwrap_or(Self::Unknown { kind })
@@ -90,6 +108,11 @@ impl Event {
             Self::Manifest { sha256 } => {
                 serde_json::to_vec(&ManifestEvent { event: "manifest".to_owned(), sha256: hex::encode(sha256) })
             }
+            Self::ContentUnknown { what, why } => serde_json::to_vec(&ContentUnknownEvent {
+                event: "content-unknown".to_owned(),
+                what: what.clone(),
+                why: why.clone(),
+            }),
             Self::Unknown { kind } => serde_json::to_vec(&serde_json::json!({ "event": kind })),
         };
         // Strings and maps of strings always serialise.
@@ -264,6 +287,8 @@ mod tests {
     fn one_format_for_writer_and_reader() {
         let boot = Event::Boot { boot_id: "b".into(), hostd: "0.1.0".into() };
         let manifest = Event::Manifest { sha256: [7; 32] };
+        let unknown = Event::ContentUnknown { what: "/etc/docker/daemon.json".into(), why: "too large".into() };
+        assert_eq!(Event::parse(&unknown.to_bytes()), unknown);
         assert_eq!(boot.to_bytes(), BOOT.as_bytes());
         let (first, digest) = Record::encode(0, 13, &boot);
         let expect = format!(
@@ -285,6 +310,7 @@ mod tests {
             (r#"{"event":"boot","boot_id":"b"}"#, "boot"),
             (r#"{"event":"boot","boot_id":"b","hostd":"1","x":2}"#, "boot"),
             (r#"{"event":"manifest","sha256":"00"}"#, "manifest"),
+            (r#"{"event":"content-unknown","what":"/x"}"#, "content-unknown"),
             ("\u{0}", ""),
         ];
         for (bytes, kind) in rows {

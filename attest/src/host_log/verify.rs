@@ -101,7 +101,8 @@ impl HostLog {
         });
         let replayed = self.replay(context.start);
         findings.check("host-log.replay", replayed != context.quoted, || {
-            Finding::error("", format!("the host log does not give the quoted PCR {}", context.pcr))
+            let text = "the host log does not give the quoted PCR {}: something else than hostd extended it, or the log was changed";
+            Finding::error("", text.replace("{}", &context.pcr.to_string()))
                 .expected(context.quoted)
                 .found(replayed)
                 .fix(REBOOT)
@@ -115,6 +116,7 @@ impl HostLog {
                 .expected("boot")
                 .found(match &first {
                     Some(Event::Manifest { .. }) => "manifest",
+                    Some(Event::ContentUnknown { .. }) => "content-unknown",
                     Some(Event::Unknown { kind }) => kind,
                     _ => "",
                 })

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::preload::preloaded;
 use crate::state;
 
 /// Longest value, in bytes: Linux's longest command line. The verifier refuses twice as much.
@@ -42,6 +43,10 @@ pub(super) fn facts(root: &Path) -> BTreeMap<String, String> {
         if let Some(value) = pick(&text).filter(|value| !value.is_empty() && value.len() <= VALUE_MAX) {
             facts.insert(name.to_owned(), value.to_owned());
         }
+    }
+    if let Some(mut preloaded) = preloaded(root) {
+        preloaded.truncate(preloaded.floor_char_boundary(VALUE_MAX));
+        facts.insert("hostd-preload".to_owned(), preloaded);
     }
     facts
 }

@@ -7,6 +7,7 @@
 
 mod facts;
 mod ima;
+mod preload;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -15,12 +16,13 @@ use std::path::{Path, PathBuf};
 use hostmark_attest::boot_log::BootLog;
 use hostmark_attest::digest::{Digest, HashAlg};
 use hostmark_attest::evidence::{EVIDENCE_MAX, Evidence, ImaPart, TagEvidence, UNANCHORED_MAX, Unanchored};
-use hostmark_attest::host_log::LOG_MAX as HOST_LOG_MAX;
+use hostmark_attest::host_log::{Event, LOG_MAX as HOST_LOG_MAX};
 use hostmark_attest::manifest::EngineManifest;
 use hostmark_attest::tpm::attest::Attest;
 use hostmark_attest::wire::{Challenge, DOMAIN_QUOTE};
 
 use crate::config::{Config, Source};
+use crate::engines::transitions::{Before, unseen};
 use crate::engines::{DigestCache, EnginesConfig, WorkloadCache, inventory, measure};
 use crate::host_log::{HostLog, HostLogError, HostLogPlace, LOG_FILE};
 use crate::state;
@@ -31,6 +33,11 @@ use ima::ImaList;
 const BOOT_LOG_MAX: usize = hostmark_attest::boot_log::LOG_MAX;
 /// The host log is read whole even where it is longer than it may be: that is for the verifier to say.
 const HOST_LOG_READ: u64 = 2 * HOST_LOG_MAX as u64;
+
+/// Most records of unknown contents since the daemon started: each says the same of the host, and the log ends at ten thousand.
+const UNSEEN_MAX: usize = 512;
+/// Longest path in such a record: an event may have 4096 bytes, and a byte becomes up to six in JSON.
+const UNSEEN_PATH_MAX: usize = 512;
 
 /// Why there is no evidence.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +104,9 @@ pub struct Collector {
     engines: EnginesConfig,
     cache: DigestCache,
     workloads: WorkloadCache,
+    /// The last measurement, and how often something passed unread.
+    before: Option<Before>,
+    unseen: usize,
     /// The inventory of the last evidence.
     told: Option<Vec<u8>>,
     place: HostLogPlace,
@@ -130,6 +140,8 @@ impl Collector {
             cache: DigestCache::default(),
             workloads: WorkloadCache::default(),
             told: None,
+            before: None,
+            unseen: 0,
             log: None,
             log_problem: None,
             tpm,
@@ -168,12 +180,35 @@ impl Collector {
         let manifest = measured.manifest.to_canonical();
         let sha256 = EngineManifest::digest(&manifest);
         self.open_log()?;
+        let now = Before { manifest: measured.manifest, stamps: measured.stamps };
+        let unseen = self.note_unseen(&now)?;
         let noted = self.log.as_mut().map(|log| log.note_manifest(sha256)).transpose();
-        let changed = self.tolerate(noted)?.flatten().unwrap_or(false);
-        let inventory = inventory(&self.engines, &measured.manifest, &mut self.workloads);
+        let changed = self.tolerate(noted)?.flatten().unwrap_or(false) || unseen;
+        let inventory = inventory(&self.engines, &now.manifest, &mut self.workloads);
+        self.before = Some(now);
         let workloads_changed = self.told.as_ref() != Some(&inventory);
         let measurement = Measurement { sha256, changed, workloads_changed, looked_at: measured.looked_at };
         Ok((measurement, manifest, inventory))
+    }
+
+    /// Logs what passed between two measurements without having been read. Returns whether there was anything.
+    fn note_unseen(&mut self, now: &Before) -> Result<bool, CollectError> {
+        let mut noted = false;
+        for (what, why) in unseen(self.before.as_ref(), now) {
+            if self.unseen >= UNSEEN_MAX {
+                break;
+            }
+            let mut what = what;
+            what.truncate(what.floor_char_boundary(UNSEEN_PATH_MAX));
+            tracing::warn!(what, why, "a measured file had a content that nobody knows");
+            let event = Event::ContentUnknown { what, why: why.to_owned() };
+            let logged = self.log.as_mut().map(|log| log.append(&event)).transpose();
+            if self.tolerate(logged)?.flatten().is_some() {
+                self.unseen = self.unseen.saturating_add(1);
+                noted = true;
+            }
+        }
+        Ok(noted)
     }
 
     /// Collects evidence for a challenge.

@@ -14,6 +14,8 @@ use hostmark_attest::manifest::{FileDigest, FileState, Mode, TEXT_MAX, Unreadabl
 use nix::fcntl::OFlag;
 use sha2::Digest as _;
 
+use super::transitions::Stamp;
+
 /// Largest file that is hashed. Engines' programs have some 100 MB; statically linked ones with models inside do not exist.
 const FILE_MAX: u64 = 1 << 30;
 /// Largest file whose text is also interpreted.
@@ -37,7 +39,7 @@ const SETTLED: Duration = Duration::from_millis(200);
 const WELL_KNOWN_LINKS: [&str; 7] = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/var/run"];
 
 /// What identifies one content of one inode.
-type Identity = (u64, u64, u64, i64, i64, i64, i64);
+pub(crate) type Identity = (u64, u64, u64, i64, i64, i64, i64);
 
 /// Digests of large files between measurements, by inode, size and both time stamps.
 ///
@@ -96,13 +98,22 @@ pub(crate) struct Files<'a> {
     left: usize,
     /// Every real path that was looked at, there or not.
     pub(crate) looked_at: BTreeSet<PathBuf>,
+    /// Files that were hashed and directories whose entries were, by canonical path.
+    pub(crate) stamps: BTreeMap<String, Stamp>,
     /// What could not be measured since the last [`Files::take_unreadable`].
     unreadable: BTreeSet<Unreadable>,
 }
 
 impl<'a> Files<'a> {
     pub(crate) fn new(root: &'a Path, cache: &'a mut DigestCache) -> Self {
-        Self { root, cache, left: FILES_MAX, looked_at: BTreeSet::new(), unreadable: BTreeSet::new() }
+        Self {
+            root,
+            cache,
+            left: FILES_MAX,
+            looked_at: BTreeSet::new(),
+            stamps: BTreeMap::new(),
+            unreadable: BTreeSet::new(),
+        }
     }
 
     /// What could not be measured since the last call.
@@ -138,7 +149,7 @@ impl<'a> Files<'a> {
                     self.unreadable(&directory, "too deep");
                     continue;
                 }
-                for name in self.list(&directory) {
+                for name in self.list_all(&directory) {
                     if !skip(&name) {
                         waiting.push_back((join(&directory, &name), depth.saturating_add(1)));
                     }
@@ -174,6 +185,17 @@ impl<'a> Files<'a> {
             Err(error) => self.unreadable(&resolved.path, reason(&error)),
         }
         names.sort();
+        names
+    }
+
+    /// As [`Files::list`], for a directory of which every entry counts: one that comes and goes leaves a trace.
+    pub(crate) fn list_all(&mut self, directory: &str) -> Vec<String> {
+        // Looked at before the names: a later change shows next time.
+        let resolved = self.resolve(directory).ok().and_then(|resolved| Some((resolved.path, resolved.meta?)));
+        let names = self.list(directory);
+        if let Some((path, meta)) = resolved.filter(|(_, meta)| meta.is_dir()) {
+            self.stamps.insert(path, Stamp::Directory(identity(&meta), names.clone()));
+        }
         names
     }
 
@@ -262,6 +284,7 @@ impl<'a> Files<'a> {
             let after = file.metadata().map_err(|error| reason(&error))?;
             if identity(&before) == identity(&after) {
                 let (mode, uid, gid) = (mode_of(&after), after.uid(), after.gid());
+                self.stamps.insert(path.to_owned(), Stamp::File(identity(&after)));
                 return Ok((FileState::File { sha256, size: after.len(), mode, uid, gid }, content));
             }
         }

@@ -60,7 +60,9 @@ pub(crate) fn find(config: &EnginesConfig, files: &mut Files<'_>, names: &[&str]
         _ => config.pid_files.iter().filter_map(|path| pid_in(path)).collect(),
     };
     let own_pids = namespace(Path::new("/proc/self"), "pid");
-    let own_mounts = namespace(Path::new("/proc/self"), "mnt");
+    // hostd's own unit gives it a mount namespace; the host's is that of PID 1.
+    let first = if config.root_is_default() { namespace(Path::new("/proc/1"), "mnt") } else { None };
+    let own_mounts = first.or_else(|| namespace(Path::new("/proc/self"), "mnt"));
     let mut running = Vec::new();
     for pid in pids {
         let proc = PathBuf::from(format!("/proc/{pid}"));

@@ -80,7 +80,7 @@ fn drop_ins(files: &mut Files<'_>, name: &str) -> Vec<String> {
     for owner in owners(name) {
         for directory in LOAD_PATH {
             let directory = format!("{directory}/{owner}.d");
-            for file in files.list(&directory) {
+            for file in files.list_all(&directory) {
                 if file.ends_with(".conf") {
                     let path = join(&directory, &file);
                     by_name.entry(file).or_insert(path);
