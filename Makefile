@@ -36,8 +36,8 @@ bench: setup-run ## Figures beside their floors, measured in the same run
 image: setup-image ## The host image for QEMU, into images/out/host; at once when nothing changed: [PROFILE=release]
 	@images/host/build $(if $(PROFILE),--profile '$(PROFILE)')
 
-record: setup-image ## Boot a measured guest in QEMU and record its logs and quote: NAME=… [CMDLINE=…] [NONCE=hex]
-	@images/record $(if $(NAME),--name '$(NAME)') $(if $(CMDLINE),--cmdline '$(CMDLINE)') $(if $(NONCE),--nonce '$(NONCE)')
+record: setup-image ## Boot a measured guest in QEMU and record its logs and quote: NAME=… [GUEST=host TAMPER=…] [CMDLINE=…] [NONCE=hex]
+	@images/record $(if $(GUEST),--guest '$(GUEST)') $(foreach what,$(TAMPER),--tamper '$(what)') $(if $(NAME),--name '$(NAME)') $(if $(CMDLINE),--cmdline '$(CMDLINE)') $(if $(NONCE),--nonce '$(NONCE)')
 
 mutants: setup ## Remove each security check in turn; lists attack rows that stay green
 	@tests/mutants $(if $(ROWS),--rows '$(ROWS)')
