@@ -121,6 +121,13 @@ impl Lockdown {
     }
 }
 
+/// Whether the kernel starts with its built-in IMA policy `tcb` (`ima_policy=` takes several, separated by `|`).
+#[must_use]
+pub fn boots_with_tcb(line: &str) -> bool {
+    let mut named = parameters(line).filter(|one| one.is_named("ima_policy"));
+    named.any(|one| one.value().is_some_and(|value| value.split([' ', '|', '\n']).any(|policy| policy == "tcb")))
+}
+
 /// Whether a kernel with this command line looks for an image of itself to resume from, which no PCR holds.
 #[must_use]
 pub fn resumes_from_disk(line: &str) -> bool {
@@ -220,6 +227,29 @@ mod tests {
         ];
         for (line, expect) in rows {
             assert_eq!(Lockdown::of(line), expect, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_built_in_policy_tcb_is_one_of_those_asked_for() {
+        for (line, expect) in [
+            ("ima_policy=tcb", true),
+            ("console=ttyS0  ima_policy=tcb panic=-1", true),
+            ("ima_policy=critical_data|tcb", true),
+            ("ima_policy=\"critical_data tcb\"", true),
+            ("\"ima_policy=tcb\"", true),
+            ("ima_policy=secure_boot ima_policy=tcb", true),
+            ("", false),
+            ("ima_policy", false),
+            ("ima_policy=", false),
+            ("ima_policy=tcbx", false),
+            ("ima_policy=appraise_tcb", false),
+            ("xima_policy=tcb", false),
+            ("ima_policy_x=tcb", false),
+            ("note=\"boot with ima_policy=tcb next time\"", false),
+            ("panic=-1 -- ima_policy=tcb", false),
+        ] {
+            assert_eq!(boots_with_tcb(line), expect, "{line}");
         }
     }
 

@@ -13,7 +13,6 @@ pub mod appraisal;
 pub mod boot_log;
 pub mod bytes;
 pub mod check;
-pub mod command_line;
 pub mod counters;
 pub mod digest;
 pub mod evidence;

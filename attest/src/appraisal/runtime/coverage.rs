@@ -10,10 +10,10 @@
 //! the initrd's, which the boot log proves as a whole. The entry's path is relative to a mount namespace; its digest is the
 //! policy's all the same, and nobody has another namespace before PID 1 starts anything, which the order shows.
 
-use crate::command_line::boots_with_tcb;
 use crate::digest::Digest;
 use crate::finding::{Finding, Findings};
 use crate::ima::loaded::is_pid1_or_library;
+use crate::kernel_parameters::boots_with_tcb;
 use crate::policy::{ImaPolicy, Window};
 use crate::replay::ReplayedLogs;
 use crate::state::PolicySeen;
