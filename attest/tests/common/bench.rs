@@ -50,17 +50,25 @@ pub fn judge_of(policy: &str, manifests: &[&EngineManifest], line: &str) -> Judg
     let bytes: Vec<Vec<u8>> = manifests.iter().map(|manifest| manifest.to_canonical()).collect();
     let slices: Vec<&[u8]> = bytes.iter().map(Vec::as_slice).collect();
     let (boot_log, ima, _) = booted(line);
-    let references = capture(&Capture { boot_log: &boot_log, ima: &ima, manifests: &slices }, 1).unwrap();
-    let references = Arc::new(References::parse("lab", &references).unwrap());
+    judge_by(policy, &capture(&Capture { boot_log: &boot_log, ima: &ima, manifests: &slices }, 1).unwrap())
+}
+
+/// This policy with these references.
+pub fn judge_by(policy: &str, references: &str) -> Judge {
+    let references = Arc::new(References::parse("lab", references).unwrap());
     Judge::new(Arc::new(AppraisalPolicy::parse("p", policy).unwrap()), &[references]).unwrap()
 }
 
-fn command_line() -> String {
+/// The recorded boot's command line.
+pub fn command_line() -> String {
     String::from_utf8(recorded("cmdline")).unwrap()
 }
 
-/// Boot log, IMA list and command line of the recorded boot, as if with this line, and with the IMA policy's entry.
-fn booted(line: &str) -> (Vec<u8>, Vec<u8>, String) {
+/// Boot log, IMA list and command line.
+pub type Boot = (Vec<u8>, Vec<u8>, String);
+
+/// The recorded boot, as if with this command line, and with the IMA policy's entry.
+pub fn booted(line: &str) -> Boot {
     with_policy(booted_with(recorded("boot-log.bin"), line.trim_end()), recorded("ima.bin"), line)
 }
 
@@ -76,7 +84,8 @@ pub struct Host {
     host_log: Vec<u8>,
     manifest: Vec<u8>,
     clock: u64,
-    whole: bool,
+    /// The next round sends the list from entry 0.
+    pub whole: bool,
     /// Times that the machine slept and resumed.
     pub sleeps: u32,
     /// What is sent beside the logs.
@@ -94,8 +103,12 @@ impl Host {
 
     /// As if the machine had booted with this command line, which hostd tells.
     pub fn boot_with(manifest: &EngineManifest, line: &str) -> Self {
+        Self::booted_as(manifest, booted(line))
+    }
+
+    /// A host that booted otherwise.
+    pub fn booted_as(manifest: &EngineManifest, (boot_log, ima, line): Boot) -> Self {
         let mut tpm = SoftwareTpm::new();
-        let (boot_log, ima, line) = booted(line);
         let replay = BootLog::parse(&boot_log).unwrap().replay_bank(BANK);
         for index in 0..24 {
             tpm.set(BANK, index, replay.get(&index).copied().unwrap_or(Digest::zero(BANK)));
@@ -126,9 +139,11 @@ impl Host {
         self.tpm.set(BANK, index, value);
     }
 
-    fn measure(&mut self, list: &[u8]) {
+    /// The kernel lists these entries, and extends them as it does.
+    pub fn measure(&mut self, list: &[u8]) {
         for entry in ImaLog::parse(list).unwrap().entries() {
-            self.extend(10, entry.template_digest(BANK).unwrap());
+            let violation = entry.is_violation();
+            self.extend(10, if violation { Digest::ones(BANK) } else { entry.template_digest(BANK).unwrap() });
         }
         self.list.extend_from_slice(list);
     }

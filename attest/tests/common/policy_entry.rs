@@ -30,7 +30,7 @@ pub fn with_policy(boot_log: Vec<u8>, ima: Vec<u8>, command_line: &str) -> (Vec<
 }
 
 /// The list's first entry for a boot log: the hash of PCR 0 to 9.
-fn boot_aggregate(boot_log: &[u8]) -> Vec<u8> {
+pub fn boot_aggregate(boot_log: &[u8]) -> Vec<u8> {
     let replayed = BootLog::parse(boot_log).unwrap().replay_bank(HashAlg::Sha256);
     let value = |pcr: u8| replayed.get(&pcr).copied().unwrap_or_else(|| Digest::zero(HashAlg::Sha256));
     let values: Vec<Digest> = (0..10).map(value).collect();

@@ -6,7 +6,7 @@
 //! references know that digest, IMA lists it at that path, and no manifest of this boot ever named the unknown one.
 //!
 //! The manifest is hostd's word (DESIGN §3): root can forge it, and so turn this one refusal into a warning. Runtime does not affirm
-//! then either. No other path is treated so.
+//! then either. A manifest that was logged and replaced between two rounds was never read here. No other path is treated so.
 
 use std::collections::{BTreeSet, HashMap};
 

@@ -118,7 +118,7 @@ struct Judging<'a> {
 
 impl Judging<'_> {
     fn judge(&mut self, entry: &Entry<'_>) {
-        if entry.is_violation() {
+        if crate::check::violated("ima.violation", entry.is_violation()) {
             // A violation hashes nothing: its path is shown and excuses nothing.
             self.seen.violations = self.seen.violations.saturating_add(1);
             let path = String::from_utf8_lossy(entry.unauthenticated_path().unwrap_or_default()).into_owned();
