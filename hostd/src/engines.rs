@@ -68,10 +68,9 @@ pub fn measure(config: &EnginesConfig, cache: &mut DigestCache) -> Measured {
             _ => nvidia::measure(&mut files, &mut engine),
         }
         engine.mounted = mounts::over(&mounted, engine.files().map(|(path, _)| path));
-        for path in engine.files().filter(|(_, state)| matches!(state, FileState::File { .. })).map(|(path, _)| path) {
-            if mounts::differs(config, path) {
-                files.unreadable(path, "the host has another file there than the one that hostd sees");
-            }
+        let regular = engine.files().filter(|(_, state)| matches!(state, FileState::File { .. })).map(|(path, _)| path);
+        for path in mounts::seen_otherwise(config, regular) {
+            files.unreadable(&path, "the host has another file there than the one that hostd sees");
         }
         engine.unreadable = files.take_unreadable();
         engines.insert(name.to_owned(), engine);

@@ -244,7 +244,8 @@ async fn e9_containers_of_a_real_docker_are_told_whatever_their_state() {
         ends.collect()
     };
     type Reach = fn(&Container) -> bool;
-    let rows: [(&str, String, &[(&str, bool)], Reach); 6] = [
+    type Row<'a> = (&'a str, String, &'a [(&'a str, bool)], Reach);
+    let rows: [Row<'_>; 6] = [
         ("plain", "{}".into(), &[], |one| !one.privileged && one.host_namespaces.is_empty()),
         ("privileged", r#"{"Privileged": true, "RestartPolicy": {"Name": "always"}}"#.into(), &[], |one| {
             one.privileged && one.restart == "always"

@@ -30,16 +30,19 @@ pub(super) fn over<'p>(points: &BTreeSet<String>, measured: impl Iterator<Item =
     measured.filter(|path| points.contains(*path)).take(TOLD_MAX).cloned().collect()
 }
 
-/// Whether PID 1 has another file at this path than hostd. Only where hostd lives in another mount namespace.
-pub(super) fn differs(config: &EnginesConfig, path: &str) -> bool {
+/// The measured paths at which PID 1 has another file than hostd, where hostd lives in another mount namespace.
+pub(super) fn seen_otherwise<'p>(config: &EnginesConfig, measured: impl Iterator<Item = &'p String>) -> Vec<String> {
     let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
     if !config.root_is_default() || namespace("1").is_none_or(|first| Some(first) == namespace("self")) {
-        return false;
+        return Vec::new();
     }
     let identity = |path: &Path| std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
-    let first = Path::new("/proc/1/root").join(path.trim_start_matches('/'));
     // What cannot be seen is no other file: PID 1's root is closed to a hostd without CAP_SYS_PTRACE.
-    identity(&first).is_some_and(|first| Some(first) != identity(Path::new(path)))
+    let other = |path: &&String| {
+        let first = identity(&Path::new("/proc/1/root").join(path.trim_start_matches('/')));
+        first.is_some_and(|first| Some(first) != identity(Path::new(path)))
+    };
+    measured.filter(other).take(TOLD_MAX).cloned().collect()
 }
 
 fn below(config: &EnginesConfig, point: &str) -> Option<String> {
