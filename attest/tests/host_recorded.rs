@@ -31,7 +31,7 @@ use hostmark_attest::tpm::signed::Signer;
 use time::OffsetDateTime;
 use time::macros::datetime;
 
-const BOOTS: [&str; 1] = ["host"];
+const BOOTS: [&str; 3] = ["host", "host-again", "host-tampered"];
 const SELECTION: &str = "sha256:0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15";
 const NOW: OffsetDateTime = datetime!(2026-11-23 12:00 UTC);
 /// What the image adds to the shipped policy: reads from the engine configuration's file system.
@@ -91,6 +91,7 @@ fn ek_ak_and_quote_are_as_hostd_makes_them() {
 
 #[test]
 fn the_boot_log_explains_every_pcr_but_the_unlogged_phases() {
+    let mut values = BTreeSet::new();
     for boot in BOOTS {
         let log = BootLog::parse(&read(&format!("{boot}/boot-log.bin"))).unwrap();
         let quoted = quote(boot).pcrs()[&HashAlg::Sha256].clone();
@@ -111,7 +112,9 @@ fn the_boot_log_explains_every_pcr_but_the_unlogged_phases() {
             .fold(stub, |value, word| value.extend(&HashAlg::Sha256.hash(&[word.as_bytes()]).unwrap()).unwrap());
         assert_eq!(quoted[&11], ready, "{boot}");
         assert_eq!(Phase::Ready.words(false).collect::<Vec<_>>(), ["sysinit", "ready"]);
+        values.insert(quoted.into_iter().filter(|(index, _)| *index != 10).collect::<Vec<_>>());
     }
+    assert_eq!(values.len(), 1, "one disk, three TPMs: what is tampered with at run time shows in no boot PCR");
 }
 
 #[test]
@@ -138,4 +141,34 @@ fn the_ima_list_shows_its_own_policy_before_anything_that_a_unit_did() {
             files[at + 1..].iter().map(|(path, _)| path.as_str()).filter(|path| path.starts_with("/etc/")).collect();
         assert_eq!(read_only, ["/etc/containerd/config.toml", "/etc/docker/daemon.json"], "{boot}");
     }
+}
+
+#[test]
+fn run_time_tampering_is_in_the_list_and_its_honest_twin_is_not() {
+    let digests = |boot: &str, path: &str| -> Vec<Digest> {
+        files(boot).into_iter().filter(|(found, _)| found == path).map(|(_, digest)| digest).collect()
+    };
+    let honest = digests("host", "/usr/sbin/runc");
+    for boot in ["host", "host-again"] {
+        assert_eq!(digests(boot, "/dev/shm/dropped"), [], "{boot}");
+        assert_eq!(digests(boot, "/usr/sbin/runc"), honest, "{boot}");
+    }
+    // A copy of a program that is known: its digest alone would not tell.
+    let dropped = digests("host-tampered", "/dev/shm/dropped");
+    assert_eq!(dropped.len(), 1);
+    let runc = digests("host-tampered", "/usr/sbin/runc");
+    assert_eq!(
+        (runc.len(), runc[0]),
+        (2, honest[0]),
+        "the true one ran when dockerd started, the other with the container"
+    );
+
+    let known: BTreeSet<Digest> = files("host").into_iter().skip(1).map(|(_, digest)| digest).collect();
+    let unknown: Vec<String> = files("host-again")
+        .into_iter()
+        .skip(1)
+        .filter(|(_, digest)| !known.contains(digest))
+        .map(|(path, _)| path)
+        .collect();
+    assert_eq!(unknown, Vec::<String>::new(), "two honest boots run the same files");
 }
