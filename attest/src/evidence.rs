@@ -14,6 +14,8 @@ use crate::wire::{Nonce, SignedAttest};
 
 /// Largest evidence body, in bytes: a first round of a busy host (an IMA list of 200,000 entries) fits.
 pub const EVIDENCE_MAX: usize = 48 << 20;
+/// Longest part of an IMA list that a host sends, in bytes: what a round has room for beside the other parts.
+pub const IMA_SENT_MAX: usize = 32 << 20;
 /// Largest unanchored part, in bytes: the manifest's and the inventory's limit and room for facts.
 pub const UNANCHORED_MAX: usize = 6 << 20;
 /// Most facts, and the longest name or value of one, in bytes.
@@ -93,6 +95,8 @@ pub struct ImaPart {
     pub from: u64,
     /// The kernel's binary list from there.
     pub list: Vec<u8>,
+    /// More than this many bytes are left of it, and none of them is sent: no round can carry them.
+    pub left_out: u64,
 }
 
 /// One round's evidence, untrusted.
@@ -274,7 +278,11 @@ impl Evidence {
     /// The one deterministic encoding.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let ima = encoded(|e| e.array(2)?.u64(self.ima.from)?.bytes(&self.ima.list)?.ok());
+        let ima = encoded(|e| {
+            let long = self.ima.left_out > 0;
+            e.array(2_u64.saturating_add(u64::from(long)))?.u64(self.ima.from)?.bytes(&self.ima.list)?;
+            if long { e.u64(self.ima.left_out)?.ok() } else { Ok(()) }
+        });
         let pcrs = encoded(|e| {
             let total: usize = self.pcrs.values().map(BTreeMap::len).sum();
             e.array(count(total))?;
@@ -344,8 +352,9 @@ fn read_quote(bytes: &[u8]) -> Result<SignedAttest, CborError> {
 
 fn read_ima(bytes: &[u8]) -> Result<ImaPart, CborError> {
     let mut d = Decoder::new(bytes);
-    fixed(d.array()?, 2)?;
-    Ok(ImaPart { from: d.u64()?, list: d.bytes()?.to_vec() })
+    let items = bounded(d.array()?, 3)?;
+    let (from, list) = (d.u64()?, d.bytes()?.to_vec());
+    Ok(ImaPart { from, list, left_out: if items == 3 { d.u64()? } else { 0 } })
 }
 
 fn read_pcrs(bytes: &[u8]) -> Result<PcrBanks, CborError> {
@@ -381,7 +390,7 @@ mod tests {
         let mut pcrs = PcrBanks::new();
         pcrs.entry(HashAlg::Sha256).or_default().insert(4, Digest::zero(HashAlg::Sha256));
         let mut evidence = Evidence::new(unanchored, signed(), pcrs);
-        evidence.ima = ImaPart { from: 3, list: vec![0; 40] };
+        evidence.ima = ImaPart { from: 3, list: vec![0; 40], left_out: u64::from(tag) * 7 };
         evidence.boot_log = vec![5; 500];
         evidence
     }

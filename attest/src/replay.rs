@@ -7,12 +7,14 @@
 use std::collections::BTreeMap;
 
 use crate::boot_log::{BootClaims, BootLog};
-use crate::bytes::ParseError;
+use crate::bytes::{ParseError, Problem};
 use crate::counters::Continuity;
 use crate::digest::{Digest, HashAlg, PcrBanks, PcrValues};
+use crate::evidence::IMA_SENT_MAX;
 use crate::finding::{Finding, Findings, Severity};
 use crate::genuine::GenuineEvidence;
 use crate::host_log::{HostLog, HostLogContext, VerifiedHostLog};
+use crate::ima::parse::{ENTRIES_MAX, LIST_ENTRIES, LIST_SIZE};
 use crate::ima::{ImaLog, ImaPosition, ImaPrefix, ImaQuirks, check_boot_aggregate, replay_prefix};
 use crate::kernel_parameters::{Lockdown, resumes_from_disk};
 use crate::policy::AppraisalPolicy;
@@ -123,6 +125,26 @@ impl<'e> ReplayedLogs<'e> {
         quoted: &PcrValues,
         state: Option<&RoundState>,
     ) -> Result<(), Resend> {
+        let left_out = self.genuine.evidence().ima.left_out;
+        let too_long = match &logs.ima {
+            _ if left_out > 0 => Some(format!("more than {left_out} bytes, says the host")),
+            Err(error) if matches!(error.problem, Problem::OverLimit { what: LIST_SIZE | LIST_ENTRIES, .. }) => {
+                Some(error.to_string())
+            }
+            _ => None,
+        };
+        let within = self.ima_findings.check("ima.too-long", too_long.is_some(), || {
+            Finding::error("", "the IMA list is longer than a round can carry, so that nothing in it can be verified")
+                .expected(format!(
+                    "at most {} MiB and {ENTRIES_MAX} entries from where the last round ended",
+                    IMA_SENT_MAX >> 20
+                ))
+                .found(too_long.unwrap_or_default())
+                .fix("reboot the host, which begins a new list; let the IMA policy leave out whatever fills it")
+        });
+        if !within {
+            return Ok(());
+        }
         let log = match &logs.ima {
             Ok(log) => log,
             Err(error) => {

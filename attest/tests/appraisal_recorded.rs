@@ -151,7 +151,7 @@ impl Host {
         let signed = SignedAttest { attest: B64(attest), signature: B64(signature) };
         let mut evidence = Evidence::new(unanchored, signed, self.tpm.values(selection));
         evidence.boot_log = self.boot_log.clone();
-        evidence.ima = ImaPart { from: self.ima_from, list: self.ima.clone() };
+        evidence.ima = ImaPart { from: self.ima_from, list: self.ima.clone(), left_out: 0 };
         evidence.host_log = self.host_log.clone();
         // Over the wire and back: what is appraised is what was received.
         Evidence::parse(&evidence.encode()).unwrap()

@@ -411,3 +411,25 @@ fn b18_many_of_them_are_unknown_files() {
         told(&appraisal).into_iter().filter(|(weight, id)| (*weight, *id) == (Severity::Warning, "ima.path-ambiguous"));
     assert_eq!(ambiguous.count(), 16);
 }
+
+#[test]
+fn b24_a_list_beyond_the_limit_is_told_and_is_no_proof() {
+    let judge = lab();
+    let too_long = is(&["ima.too-long"], Tier::Contraindicated);
+    // A host that says that its list does not fit, whole or from where the last round ended.
+    let mut host = Host::boot(&manifest("runc 1"));
+    assert_eq!(runtime(&host.round(&judge).unwrap()), honest(), "honest twin");
+    host.left_out = 32 << 20;
+    assert_eq!(runtime(&host.round(&judge).unwrap()), too_long);
+    // It was not cut for good: the whole list, where it fits again, is judged as ever.
+    (host.left_out, host.whole) = (0, true);
+    assert_eq!(runtime(&host.round(&judge).unwrap()), honest());
+    // A list of more entries than a verifier reads, all of them as short as can be.
+    let shortest = [&10u32.to_le_bytes(), [1; 20].as_slice(), &[0; 8]].concat();
+    let mut host = Host::boot(&manifest("runc 1"));
+    host.flood = shortest.repeat(1000);
+    assert_eq!(runtime(&host.round(&judge).unwrap()), honest(), "a tail within the limit is no part of the proof");
+    host.flood = shortest.repeat(1_000_000);
+    host.whole = true;
+    assert_eq!(runtime(&host.round(&judge).unwrap()), too_long);
+}

@@ -384,9 +384,9 @@ impl Attester {
         let entries = ImaLog::parse(&self.ima).unwrap().len();
         let goes_on = challenge.ima_from == entries && challenge.reset_count == self.clock.reset_count;
         let ima = if goes_on {
-            ImaPart { from: entries, list: Vec::new() }
+            ImaPart { from: entries, ..ImaPart::default() }
         } else {
-            ImaPart { from: 0, list: self.ima.clone() }
+            ImaPart { list: self.ima.clone(), ..ImaPart::default() }
         };
         let mut draft = Draft {
             unanchored,

@@ -14,6 +14,10 @@ use crate::digest::HashAlg;
 pub const LIST_MAX: usize = 64 << 20;
 /// Most entries: a list of this length takes a verifier about a second.
 pub const ENTRIES_MAX: u64 = 1_000_000;
+/// What a list is too long by, as its error names it.
+pub const LIST_SIZE: &str = "size of the IMA list";
+/// See [`LIST_SIZE`].
+pub const LIST_ENTRIES: &str = "number of IMA entries";
 /// Longest template name: the longest format string of the kernel has 69 bytes.
 pub const NAME_MAX: u32 = 255;
 /// Longest template data: a measured buffer may be an SELinux policy of a few megabytes.
@@ -68,7 +72,7 @@ impl<'a> ImaLog<'a> {
     pub fn parse_as(list: &'a [u8], format: ImaFormat) -> Result<Self, ParseError> {
         let size = u64::try_from(list.len()).unwrap_or(u64::MAX);
         if list.len() > LIST_MAX {
-            return Err(over(0, "size of the IMA list", size, 64 << 20));
+            return Err(over(0, LIST_SIZE, size, 64 << 20));
         }
         let (list, digest_len) = match format {
             ImaFormat::Binary => (Cow::Borrowed(list), SHA1_LEN),
@@ -82,7 +86,7 @@ impl<'a> ImaLog<'a> {
         // Bytes too few to hold a PCR index are no entry: files pass through tools that add a line end.
         while reader.left() >= PCR_LEN {
             if count >= ENTRIES_MAX {
-                return Err(over(reader.position(), "number of IMA entries", count.saturating_add(1), ENTRIES_MAX));
+                return Err(over(reader.position(), LIST_ENTRIES, count.saturating_add(1), ENTRIES_MAX));
             }
             entry(&mut reader, digest_len)?;
             count = count.saturating_add(1);
@@ -145,7 +149,7 @@ pub fn boundaries(list: &[u8]) -> Result<Vec<usize>, ParseError> {
         }
         let entries = u64::try_from(found.len()).unwrap_or(u64::MAX).saturating_sub(1);
         if entries > ENTRIES_MAX {
-            return Err(over(reader.position(), "number of IMA entries", entries, ENTRIES_MAX));
+            return Err(over(reader.position(), LIST_ENTRIES, entries, ENTRIES_MAX));
         }
     }
     Ok(found)

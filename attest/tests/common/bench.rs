@@ -88,6 +88,10 @@ pub struct Host {
     pub whole: bool,
     /// Times that the machine slept and resumed.
     pub sleeps: u32,
+    /// Bytes of the IMA list that are not sent because they are too many; the list is not sent then.
+    pub left_out: u64,
+    /// Sent behind the list, and never extended.
+    pub flood: Vec<u8>,
     /// What is sent beside the logs.
     pub facts: BTreeMap<String, String>,
     /// The workload inventory, if hostd sends one.
@@ -124,6 +128,8 @@ impl Host {
             clock: 1000,
             whole: false,
             sleeps: 0,
+            left_out: 0,
+            flood: Vec::new(),
             inventory,
             facts,
             state: None,
@@ -192,8 +198,8 @@ impl Host {
         let mut evidence = Evidence::new(unanchored, signed, self.tpm.values(selection));
         let from = self.state.as_ref().filter(|_| !self.whole).map_or(0, |state| state.ima().entries);
         let rest = ImaLog::parse(&self.list).unwrap().entries().nth(from.try_into().unwrap()).map(|entry| entry.at());
-        let list = self.list[rest.unwrap_or(self.list.len())..].to_vec();
-        (evidence.boot_log, evidence.ima) = (self.boot_log.clone(), ImaPart { from, list });
+        let list = [&self.list[rest.unwrap_or(self.list.len())..], &self.flood].concat();
+        (evidence.boot_log, evidence.ima) = (self.boot_log.clone(), ImaPart { from, list, left_out: self.left_out });
         evidence.host_log = self.host_log.clone();
         Evidence::parse(&evidence.encode()).unwrap()
     }

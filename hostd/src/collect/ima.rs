@@ -8,11 +8,13 @@ use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::PathBuf;
 
-use hostmark_attest::evidence::{EVIDENCE_MAX, ImaPart};
+use hostmark_attest::evidence::{IMA_SENT_MAX, ImaPart};
 use hostmark_attest::ima::boundaries;
 
 /// An offset is remembered for each so many entries: 4 KiB of memory for 100,000 entries, and some 50 KiB read again a round.
 const STRIDE: usize = 256;
+/// Bytes framed at a time: more than the longest entry (DATA_MAX of the format).
+const CHUNK: u64 = 24 << 20;
 /// So many bytes at the start tell another list from this one: they hold the boot aggregate.
 const HEAD: u64 = 128;
 
@@ -32,11 +34,21 @@ impl ImaList {
         Self { path, head: Vec::new(), marks: vec![0] }
     }
 
-    /// The list from entry `from` on, or from 0 when it has fewer entries. A malformed list comes whole: it is for the verifier to judge.
+    /// The list from entry `from` on, or from 0 when it has fewer entries. A malformed list comes whole: it is for the verifier to
+    /// judge. Of one that is longer from there than a round can carry nothing comes but how much it is at least.
     ///
     /// # Errors
-    /// The system's; `InvalidData` when more is left than one round can carry.
+    /// The system's.
     pub(super) fn read_from(&mut self, from: u64) -> io::Result<ImaPart> {
+        match self.read_fitting(from) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                Ok(ImaPart { from, list: Vec::new(), left_out: u64::try_from(IMA_SENT_MAX).unwrap_or(u64::MAX) })
+            }
+            other => other,
+        }
+    }
+
+    fn read_fitting(&mut self, from: u64) -> io::Result<ImaPart> {
         let mut file = File::open(&self.path)?;
         let mut head = Vec::new();
         file.by_ref().take(HEAD).read_to_end(&mut head)?;
@@ -45,6 +57,7 @@ impl ImaList {
         }
         self.head = head;
         let from = usize::try_from(from).unwrap_or(usize::MAX);
+        self.mark_until(&mut file, from)?;
         let nearest = (from / STRIDE).min(self.marks.len().saturating_sub(1));
         if nearest > 0 {
             if let Some(part) = self.read_part(&mut file, nearest, from)? {
@@ -59,7 +72,26 @@ impl ImaList {
             }
         }
         let list = read_rest(&mut file, 0)?;
-        Ok(ImaPart { from: 0, list })
+        Ok(ImaPart { from: 0, list, left_out: 0 })
+    }
+
+    /// Marks entries up to `from`, a chunk in memory at a time: a daemon that has just started knows none, and the list may be longer
+    /// than a round carries. Stops where it cannot frame a stride; reading goes on from there.
+    fn mark_until(&mut self, file: &mut File, from: usize) -> io::Result<()> {
+        while self.marks.len() <= from / STRIDE {
+            let start = self.marks.last().copied().unwrap_or_default();
+            file.seek(SeekFrom::Start(start))?;
+            let mut bytes = Vec::new();
+            file.by_ref().take(CHUNK).read_to_end(&mut bytes)?;
+            let Ok(found) = boundaries(&bytes) else { return Ok(()) };
+            if found.len() <= STRIDE {
+                return Ok(());
+            }
+            for offset in found.iter().skip(STRIDE).step_by(STRIDE) {
+                self.marks.push(start.saturating_add(u64::try_from(*offset).unwrap_or(u64::MAX)));
+            }
+        }
+        Ok(())
     }
 
     /// Reads on from a mark. None when no entry `from` is found there.
@@ -76,19 +108,19 @@ impl ImaList {
         let Some(begin) = from.checked_sub(first).and_then(|entry| found.get(entry)).copied() else { return Ok(None) };
         bytes.truncate(whole);
         bytes.drain(..begin);
-        Ok(Some(ImaPart { from: u64::try_from(from).unwrap_or(u64::MAX), list: bytes }))
+        Ok(Some(ImaPart { from: u64::try_from(from).unwrap_or(u64::MAX), list: bytes, left_out: 0 }))
     }
 }
 
 fn read_rest(file: &mut File, start: u64) -> io::Result<Vec<u8>> {
     file.seek(SeekFrom::Start(start))?;
-    let limit = u64::try_from(EVIDENCE_MAX).unwrap_or(u64::MAX);
+    let limit = u64::try_from(IMA_SENT_MAX).unwrap_or(u64::MAX);
     let mut bytes = Vec::new();
     file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
-    if bytes.len() > EVIDENCE_MAX {
+    if bytes.len() > IMA_SENT_MAX {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
-            format!("more than {EVIDENCE_MAX} bytes are left of it"),
+            format!("more than {IMA_SENT_MAX} bytes are left of it"),
         ));
     }
     Ok(bytes)
@@ -146,9 +178,41 @@ mod tests {
         // It grows, and a copy in progress ends within an entry.
         append(&path, &entries(1000..1300));
         append(&path, entry(1300).get(..30).unwrap());
-        assert_eq!(list.read_from(1000).unwrap(), ImaPart { from: 1000, list: entries(1000..1300) });
+        assert_eq!(list.read_from(1000).unwrap(), ImaPart { from: 1000, list: entries(1000..1300), left_out: 0 });
         append(&path, entry(1300).get(30..).unwrap());
-        assert_eq!(list.read_from(1300).unwrap(), ImaPart { from: 1300, list: entries(1300..1301) });
+        assert_eq!(list.read_from(1300).unwrap(), ImaPart { from: 1300, list: entries(1300..1301), left_out: 0 });
+    }
+
+    #[test]
+    fn b24_a_list_that_no_round_carries_is_told_and_its_end_is_still_sent() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ima");
+        // Some 40 MiB of long paths; a quarter of a million short ones would do the same.
+        let long = |number: usize| {
+            let data = vec![u8::try_from(number % 251).unwrap(); 4000];
+            let mut out = 10u32.to_le_bytes().to_vec();
+            out.extend([1; 20]);
+            out.extend(6u32.to_le_bytes());
+            out.extend(b"ima-ng");
+            out.extend(u32::try_from(data.len()).unwrap().to_le_bytes());
+            out.extend(data);
+            out
+        };
+        let flood: Vec<u8> = (0..10_000).flat_map(long).collect();
+        assert!(flood.len() > IMA_SENT_MAX);
+        append(&path, &flood);
+        let mut list = ImaList::new(path.clone());
+        let told = ImaPart { from: 0, list: Vec::new(), left_out: u64::try_from(IMA_SENT_MAX).unwrap() };
+        assert!(list.read_from(0).unwrap() == told, "whole");
+        // A daemon that has just started finds what follows a late entry, and an old one goes on.
+        for mut list in [ImaList::new(path.clone()), list] {
+            let part = list.read_from(9_998).unwrap();
+            assert!((part.from, part.left_out, part.list) == (9_998, 0, [long(9_998), long(9_999)].concat()));
+        }
+        // The honest twin: a shorter list comes whole.
+        let short: Vec<u8> = (0..100).flat_map(long).collect();
+        std::fs::write(&path, &short).unwrap();
+        assert!(ImaList::new(path).read_from(0).unwrap() == ImaPart { from: 0, list: short, left_out: 0 });
     }
 
     #[test]
@@ -168,7 +232,7 @@ mod tests {
         }
         // What is no list is sent as it is.
         std::fs::write(&path, [0xFF; 100]).unwrap();
-        assert_eq!(list.read_from(5).unwrap(), ImaPart { from: 0, list: vec![0xFF; 100] });
+        assert_eq!(list.read_from(5).unwrap(), ImaPart { from: 0, list: vec![0xFF; 100], left_out: 0 });
         std::fs::remove_file(&path).unwrap();
         assert_eq!(list.read_from(0).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
