@@ -390,7 +390,7 @@ mod tests {
         let mut pcrs = PcrBanks::new();
         pcrs.entry(HashAlg::Sha256).or_default().insert(4, Digest::zero(HashAlg::Sha256));
         let mut evidence = Evidence::new(unanchored, signed(), pcrs);
-        evidence.ima = ImaPart { from: 3, list: vec![0; 40], left_out: u64::from(tag) * 7 };
+        evidence.ima = ImaPart { from: 3, list: vec![0; 40], left_out: if tag { 7 } else { 0 } };
         evidence.boot_log = vec![5; 500];
         evidence
     }
