@@ -11,13 +11,14 @@ import re
 import shutil
 import socket
 import subprocess
+from functools import lru_cache
 from pathlib import Path
 
 from boot import ENVIRONMENT, EPOCH, OUT, run, stop
 
 CACHE = OUT / ".debian"
-PACKAGES = ["systemd", "systemd-sysv", "dbus", "kmod", "udev", "containerd", "docker.io", "runc", "apparmor", "auditd", "iproute2",
-            "iptables", "procps", "busybox-static", "linux-image-cloud-amd64", "libtss2-tcti-device0", "tpm2-tools",
+PACKAGES = ["systemd", "systemd-sysv", "dbus", "kmod", "udev", "containerd", "docker.io", "runc", "apparmor", "auditd",
+            "iproute2", "iptables", "procps", "busybox-static", "linux-image-cloud-amd64", "libtss2-tcti-device0", "tpm2-tools",
             "e2fsprogs", "ca-certificates"]
 SUITE = "bookworm"
 LEFT_OUT = ["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*", "/usr/share/lintian/*"]
@@ -35,6 +36,7 @@ def sources():
     return [file for file in files if file.is_file() and file.read_text().strip()]
 
 
+@lru_cache
 def versions():
     """The versions that apt would install of the named packages; that costs half a second, all dependencies cost ten."""
     said = run("apt-cache", "policy", *PACKAGES).decode()
@@ -61,8 +63,9 @@ def current():
 def build(work):
     """Makes the tar anew. The one that was there stays until this one is complete."""
     tree = work / "debian"
-    # In a mount namespace of its own: what it mounts in the tree is gone with it, however it ends.
-    command = ["unshare", "--mount", "mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", "--format=directory",
+    # In namespaces of its own, and killed with this program: however that ends, nothing stays mounted or running.
+    command = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
+               "mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", "--format=directory",
                f"--include={','.join(PACKAGES)}", *(f"--dpkgopt=path-exclude={path}" for path in LEFT_OUT),
                *(f"--dpkgopt=path-include={path}" for path in KEPT), *proxy_options(), SUITE, tree, *sources()]
     # The image's initrd is another one; Debian's own would be made and thrown away.
