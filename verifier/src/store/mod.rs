@@ -1,6 +1,7 @@
 //! The embedded store. Its methods are commands; each is one transaction.
 //!
-//! SQLite, WAL, synchronous FULL: what was acknowledged survives kill -9. Every change runs under `BEGIN IMMEDIATE`, so that two processes on
+//! SQLite, WAL, synchronous FULL: what was acknowledged survives kill -9 and a power failure. The issue of a nonce alone waits for no disk: it
+//! grants nothing, and a host whose nonce a power failure took asks again. Every change runs under `BEGIN IMMEDIATE`, so that two processes on
 //! one store see one order. A change and its audit record are one transaction; the chain's signed head is written beside the database
 //! afterwards, under a lock that all processes share. If head and chain disagree, the store is read-only until a person has looked.
 
@@ -216,10 +217,24 @@ impl Store {
     /// # Errors
     /// What the command refuses (nothing is changed then), or 503 when the store is away or read-only.
     pub fn write<T>(&self, now: &Now, command: impl FnOnce(&Tx<'_>) -> Outcome<T>) -> Outcome<T> {
+        self.commit(now, "FULL", command)
+    }
+
+    /// As [`Store::write`], for a change that grants nothing: it is on the disk with the next [`Store::write`] at the latest. The end of the
+    /// process does not undo it, a power failure may.
+    ///
+    /// # Errors
+    /// As [`Store::write`].
+    fn write_soon<T>(&self, now: &Now, command: impl FnOnce(&Tx<'_>) -> Outcome<T>) -> Outcome<T> {
+        self.commit(now, "NORMAL", command)
+    }
+
+    fn commit<T>(&self, now: &Now, synchronous: &str, command: impl FnOnce(&Tx<'_>) -> Outcome<T>) -> Outcome<T> {
         if let Some(finding) = self.read_only() {
             return Err(Refusal::new(Kind::Unavailable, finding.clone()));
         }
         let mut writer = lock(&self.writer);
+        writer.pragma_update(None, "synchronous", synchronous)?;
         let sql = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let tx = Tx { sql, now, keys: &self.keys, audited: Cell::new(false) };
         let value = command(&tx)?;

@@ -76,8 +76,10 @@ impl Tx<'_> {
             Err(Refusal::new(Kind::Refused, Finding::error(id, message).fix("ask for a new challenge")))
         };
         let row = self
-            .query_row(
+            .prepare_cached(
                 "SELECT host, purpose, boot_id, issued_boot_ms, issued_unix_ms, expires_boot_ms, detail, used_unix_ms IS NOT NULL FROM nonces WHERE nonce = ?",
+            )?
+            .query_row(
                 [nonce.0],
                 |row| {
                     let consumed = ConsumedNonce {
@@ -107,7 +109,8 @@ impl Tx<'_> {
         if violated("nonce.expired", self.now().left(&consumed.boot_id, expires_boot_ms) == 0) {
             return refuse("nonce.expired", "this nonce has expired");
         }
-        self.execute("UPDATE nonces SET used_unix_ms = ? WHERE nonce = ?", params![self.now().unix_ms, nonce.0])?;
+        self.prepare_cached("UPDATE nonces SET used_unix_ms = ? WHERE nonce = ?")?
+            .execute(params![self.now().unix_ms, nonce.0])?;
         Ok(consumed)
     }
 }
@@ -126,16 +129,25 @@ impl Store {
         detail: &str,
     ) -> Outcome<IssuedNonce> {
         let nonce = Nonce(random().map_err(Refusal::internal)?);
-        self.write(now, |tx| {
-            tx.execute(
+        self.write_soon(now, |tx| {
+            tx.prepare_cached(
                 "DELETE FROM nonces WHERE host = ?1 AND purpose = ?3 AND used_unix_ms IS NULL AND nonce NOT IN
                    (SELECT nonce FROM nonces WHERE host = ?1 AND purpose = ?3 AND used_unix_ms IS NULL ORDER BY issued_unix_ms DESC, rowid DESC LIMIT ?2)",
-                params![host, OUTSTANDING_MAX.saturating_sub(1), purpose.name()],
-            )?;
-            tx.execute(
+            )?
+            .execute(params![host, OUTSTANDING_MAX.saturating_sub(1), purpose.name()])?;
+            tx.prepare_cached(
                 "INSERT INTO nonces (nonce, host, purpose, boot_id, issued_boot_ms, issued_unix_ms, expires_boot_ms, detail) VALUES (?,?,?,?,?,?,?,?)",
-                params![nonce.0, host, purpose.name(), &*now.boot_id, now.boot_ms, now.unix_ms, now.boot_after(life), detail],
-            )?;
+            )?
+            .execute(params![
+                nonce.0,
+                host,
+                purpose.name(),
+                &*now.boot_id,
+                now.boot_ms,
+                now.unix_ms,
+                now.boot_after(life),
+                detail
+            ])?;
             Ok(())
         })?;
         Ok(IssuedNonce { nonce, expires_in_ms: u64::try_from(millis(life)).unwrap_or_default() })

@@ -150,9 +150,8 @@ impl Store {
                 return Err(Refusal::conflict("round.superseded", message));
             }
             let before: Option<(String, u64)> = tx
-                .query_row("SELECT state, sequence FROM results WHERE host = ?", [&round.host], |row| {
-                    Ok((row.get(0)?, row.get(1)?))
-                })
+                .prepare_cached("SELECT state, sequence FROM results WHERE host = ?")?
+                .query_row([&round.host], |row| Ok((row.get(0)?, row.get(1)?)))
                 .optional()?;
             // Of two rounds in flight one counts: what it was judged with must still be what is kept.
             let kept: Option<Vec<u8>> = tx
@@ -176,18 +175,16 @@ impl Store {
                 &nonce.issued_unix_ms.to_be_bytes(),
                 &sequence.to_be_bytes(),
             ]);
-            tx.execute(
+            tx.prepare_cached(
                 "INSERT OR REPLACE INTO results (host, state, result, findings, policy, policy_version, boot_id, issued_boot_ms, issued_unix_ms, sequence, seal) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
-                params![
-                    round.host, state, round.result, findings, round.policy.0, round.policy.1, nonce.boot_id,
-                    nonce.issued_boot_ms, nonce.issued_unix_ms, sequence, tx.keys.seal_row(&message)
-                ],
-            )?;
+            )?
+            .execute(params![
+                round.host, state, round.result, findings, round.policy.0, round.policy.1, nonce.boot_id,
+                nonce.issued_boot_ms, nonce.issued_unix_ms, sequence, tx.keys.seal_row(&message)
+            ])?;
             if let Some(sealed) = &round.sealed {
-                tx.execute(
-                    "INSERT OR REPLACE INTO host_state (host, ak_name, sealed) VALUES (?,?,?)",
-                    params![round.host, round.ak_name, sealed],
-                )?;
+                tx.prepare_cached("INSERT OR REPLACE INTO host_state (host, ak_name, sealed) VALUES (?,?,?)")?
+                    .execute(params![round.host, round.ak_name, sealed])?;
             }
             if round.disproven {
                 // A good round that is still being judged was quoted before this one was recorded: it must not undo it.

@@ -109,7 +109,7 @@ CREATE TABLE nonces (
     detail TEXT NOT NULL DEFAULT '{}',   -- what the challenge asked for
     used_unix_ms INTEGER
 ) STRICT;
-CREATE INDEX nonces_host ON nonces (host, issued_boot_ms);
+CREATE INDEX nonces_unused ON nonces (host, issued_unix_ms) WHERE used_unix_ms IS NULL;
 
 CREATE TABLE host_state (
     host TEXT PRIMARY KEY REFERENCES hosts (id),
