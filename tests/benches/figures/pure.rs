@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, KeyPair as _, ParsedPublicKey, UnparsedPublicKey};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, KeyPair as _, ParsedPublicKey, UnparsedPublicKey};
 use hostmark_attest::appraisal::{Appraisal, Endorsed, Judge, appraise};
 use hostmark_attest::boot_log::BootLog;
 use hostmark_attest::digest::{Digest, HashAlg, sha256};
@@ -43,9 +43,17 @@ const ENTRIES: u32 = 100_000;
 /// A physical machine's boot log, where the third-party evidence is at hand.
 const REAL_LOG: &str = "eventlog/keylime__binary_bios_measurements-secureboot.bin";
 
-/// r and s of a TPMT_SIGNATURE (ECDSA, P-256) as the software TPM writes it: both padded to 32 bytes.
-fn fixed(signature: &[u8]) -> Vec<u8> {
-    [&signature[6..38], &signature[40..72]].concat()
+/// The DER (RFC 3279 2.2.3) of a TPMT_SIGNATURE as the software TPM writes it: ECDSA, r and s padded to 32 bytes. It is what
+/// verifies fastest, so the floors verify it.
+fn der(signature: &[u8]) -> Vec<u8> {
+    let integer = |padded: &[u8]| {
+        let zeros = padded.iter().take_while(|byte| **byte == 0).count();
+        let sign = if padded[zeros] >= 0x80 { vec![0] } else { Vec::new() };
+        let number = [sign.as_slice(), &padded[zeros..]].concat();
+        [[2, u8::try_from(number.len()).unwrap()].as_slice(), &number].concat()
+    };
+    let both = [integer(&signature[6..38]), integer(&signature[40..72])].concat();
+    [[0x30, u8::try_from(both.len()).unwrap()].as_slice(), &both].concat()
 }
 
 /// A quote of 12 PCRs, P-256, against its signature alone.
@@ -61,12 +69,12 @@ pub fn quote(table: &mut Table) {
         qualifying_data: &nonce,
     };
     let point = tpm.ak.pair.public_key().as_ref();
-    let bare = fixed(&signature);
+    let bare = der(&signature);
     let ours = || verify_quote(&attest, &signature, &values, &expect).unwrap();
     let (figure, floor) =
-        turns(ours, || UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).verify(&attest, &bare).unwrap());
+        turns(ours, || UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point).verify(&attest, &bare).unwrap());
     table.times("quote of 12 PCRs, P-256", figure, "the bare signature, key as bytes", floor);
-    let parsed = ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).unwrap();
+    let parsed = ParsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point).unwrap();
     let (figure, floor) = turns(ours, || parsed.verify_sig(&attest, &bare).unwrap());
     table.times("the same", figure, "the bare signature, key parsed before", floor);
 }
@@ -141,7 +149,7 @@ fn fold(sum: u8, two: ([u8; 32], [u8; 32])) -> u8 {
     sum ^ two.0[0] ^ two.1[1]
 }
 
-/// Parse, replay and claims of boot logs, against hashing each event's data once.
+/// Boot logs against hashing each event's data once. A replay alone hashes digests only; the claims hash the data.
 pub fn boot_log(table: &mut Table) {
     let recorded = Recording::named("secureboot").unwrap().boot_log().unwrap();
     let mut logs = vec![("recorded in QEMU", recorded)];
@@ -154,7 +162,8 @@ pub fn boot_log(table: &mut Table) {
     for (name, bytes) in logs {
         let parsed = BootLog::parse(&bytes).unwrap();
         let data: Vec<Vec<u8>> = parsed.events().map(|event| event.data().to_vec()).collect();
-        let what = format!("boot log {name}, {} events, {} bytes: parse, replay", data.len(), bytes.len());
+        let what =
+            format!("boot log {name}, {} events, {} bytes: parse and replay, no data hashed", data.len(), bytes.len());
         let hashed = || data.iter().map(|one| sha256(&[one])[0]).fold(0, |sum, one| sum ^ one);
         let (figure, floor) = turns(|| BootLog::parse(&bytes).unwrap().replay_bank(BANK), hashed);
         table.times(&what, figure, "SHA-256 of each event's data", floor);
@@ -163,7 +172,7 @@ pub fn boot_log(table: &mut Table) {
             (log.replay_bank(BANK), log.claims(BANK))
         };
         let (figure, floor) = turns(whole, hashed);
-        table.times("the same with claims", figure, "SHA-256 of each event's data", floor);
+        table.times("the same with claims, data hashed", figure, "SHA-256 of each event's data", floor);
     }
 }
 
@@ -229,11 +238,11 @@ pub fn appraisal(table: &mut Table, host: &Attester, ca: &Ca) {
     let steady = rounds.bytes(state.ima().entries);
 
     let message = host.quote(rounds.judge.policy().selection()).build();
-    let signature = fixed(&host.tpm.ak.sign(&message));
+    let signature = der(&host.tpm.ak.sign(&message));
     let point = host.tpm.ak.pair.public_key().as_ref();
     let random = SystemRandom::new();
     let least = || {
-        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).verify(&message, &signature).unwrap();
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point).verify(&message, &signature).unwrap();
         host.tpm.ak.pair.sign(&random, &message).unwrap()
     };
     let floor_is = "one verification, one signature (P-256)";
@@ -250,7 +259,7 @@ pub fn appraisal(table: &mut Table, host: &Attester, ca: &Ca) {
     let (figure, floor) = turns(
         || verify_ek(&host.ek.public, certificate, &[], &bundle, NOW).unwrap(),
         || {
-            UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).verify(&message, &signature).unwrap();
+            UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point).verify(&message, &signature).unwrap();
         },
     );
     table.times("EK certificate to its class, every round", figure, "one verification (P-256)", floor);
