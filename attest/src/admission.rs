@@ -13,8 +13,9 @@ use crate::finding::{Finding, Severity};
 use crate::identity::class::TpmClass;
 use crate::label::{Label, Levels};
 use crate::policy::{PolicyError, parse_toml};
-use crate::pool::{Pool, Span};
+use crate::pool::Pool;
 use crate::result::VerifiedResult;
+use crate::span::Span;
 use crate::tier::{Submodule, Tier};
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

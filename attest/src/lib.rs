@@ -33,6 +33,7 @@ pub mod quote;
 pub mod replay;
 pub mod result;
 pub mod selection;
+pub mod span;
 pub mod state;
 pub mod tier;
 pub mod tools;

@@ -5,46 +5,11 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use serde::{Deserialize, Serialize};
 
 use crate::label::{Label, Levels};
 use crate::policy::{PolicyError, parse_toml};
-
-/// A duration as people write it: `60s`, `5m`, `4h`, `120ms`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub struct Span(pub Duration);
-
-impl Span {
-    /// Reads `<number><ms|s|m|h|d>`.
-    #[must_use]
-    pub fn from_text(text: &str) -> Option<Self> {
-        let digits = text.find(|c: char| !c.is_ascii_digit())?;
-        let number = text.get(..digits)?.parse::<u64>().ok()?;
-        let millis = match text.get(digits..)? {
-            "ms" => 1,
-            "s" => 1_000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            "d" => 86_400_000,
-            _ => return None,
-        };
-        Some(Self(Duration::from_millis(number.checked_mul(millis)?)))
-    }
-
-    /// Whole milliseconds.
-    #[must_use]
-    pub fn millis(self) -> u64 {
-        u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)
-    }
-}
-
-impl<'de> Deserialize<'de> for Span {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        Self::from_text(&text)
-            .ok_or_else(|| D::Error::custom(format!("`{text}` is not a duration such as 60s, 5m or 4h")))
-    }
-}
+use crate::span::Span;
 
 /// Whether a pool's decisions have effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -350,8 +350,8 @@ fn d20_an_error_inside_an_appraisal_renews_nothing() {
         ),
         (
             "what was kept is another's",
-            format!("UPDATE host_state SET sealed = CAST(x'00' || substr(sealed, 2) AS BLOB) WHERE host = '{id}'"),
-            format!("DELETE FROM host_state WHERE host = '{id}'"),
+            format!("CREATE TABLE good AS SELECT host, sealed FROM host_state WHERE host = '{id}'; UPDATE host_state SET sealed = CAST(x'00' || substr(sealed, 2) AS BLOB) WHERE host = '{id}'"),
+            "UPDATE host_state SET sealed = (SELECT sealed FROM good) WHERE host = (SELECT host FROM good); DROP TABLE good;".to_owned(),
             422,
             "state.seal",
         ),

@@ -197,3 +197,50 @@ fn a19_a_swapped_row_is_refused_and_put_back_it_is_trusted_again() {
     let challenge: EnrolmentChallenge = other.begin(None).read().unwrap();
     assert!(!challenge.enrolment.is_empty());
 }
+
+#[test]
+fn a19_a_kept_state_that_is_deleted_is_missed() {
+    let scene = Scene::start("");
+    let (host, other) = (scene.enrolled("node-1"), scene.enrolled("node-2"));
+    scene.trusted(&host);
+    let database = Connection::open(scene.lab.verifier.state_dir().join("store.sqlite")).unwrap();
+    database.busy_timeout(Duration::from_secs(30)).unwrap();
+    let id = host.identity().host.as_str();
+    let rows: [(&str, &str, &str); 4] = [
+        ("the state", "DELETE FROM host_state WHERE host = ?", "state.missing"),
+        (
+            "the state and the result",
+            "WITH gone(id) AS (VALUES (?)) DELETE FROM results WHERE host = (SELECT id FROM gone)",
+            "state.missing",
+        ),
+        ("what tells of it", "UPDATE hosts SET kept_state = 0 WHERE id = ?", "host.sealed"),
+        ("and put back", "UPDATE hosts SET kept_state = 1 WHERE id = ?", "state.missing"),
+    ];
+    database
+        .execute_batch(&format!(
+            "CREATE TABLE good_state AS SELECT * FROM host_state WHERE host = '{id}';
+             CREATE TABLE good_results AS SELECT * FROM results WHERE host = '{id}';"
+        ))
+        .unwrap();
+    let challenge = host.challenge();
+    for (what, attack, expect) in rows {
+        assert_eq!(database.execute(attack, [id]).unwrap(), 1, "{what}");
+        // A round that was asked for before and one that is asked for now; a sealed row that was changed is asked for nothing.
+        let mut challenges = vec![challenge.clone()];
+        if expect != "host.sealed" {
+            challenges.push(host.challenge());
+        }
+        for challenge in challenges {
+            let sent = host.send(host.sign(host.draft(&challenge)).encode());
+            assert_eq!((sent.status, refusal(&sent)), (422, owned(&[expect])), "{what}: {sent}");
+        }
+    }
+    // Nobody else is hurt, a host in its first round least of all; and the backup mends it.
+    scene.trusted(&other);
+    database
+        .execute_batch(
+            "INSERT INTO host_state SELECT * FROM good_state; INSERT INTO results SELECT * FROM good_results;",
+        )
+        .unwrap();
+    scene.trusted(&host);
+}

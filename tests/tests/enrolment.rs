@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use hostmark_attest::digest::sha256;
 use hostmark_attest::selection::PcrSelection;
+use hostmark_attest::span::Span;
 use hostmark_attest::tpm::public::Public;
 use hostmark_attest::wire::{
     Activation, B64, DOMAIN_QUOTE, DOMAIN_TLS, EnrolmentChallenge, EnrolmentOutcome, EnrolmentPoll, EnrolmentRequest,
@@ -27,7 +28,7 @@ use hostmark_tests::swtpm::{self, LocalCa, Swtpm};
 use hostmark_verifier::api::types::{
     Approve, Assign, CreateToken, CreatedToken, Host, PreregisteredHost, Preregistrations, Rebind, SetTag, Standing,
 };
-use hostmark_verifier::config::{Config, Span};
+use hostmark_verifier::config::Config;
 use hostmark_verifier::server::Server;
 use hostmark_verifier::setup;
 use hostmark_verifier::state::AppState;

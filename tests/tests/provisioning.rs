@@ -14,6 +14,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hostmark_attest::label::Label;
+use hostmark_attest::span::Span;
+use hostmark_attest::tpm::public::Public;
 use hostmark_hostd::client::ClientError;
 use hostmark_hostd::config::{Config, parse_pin};
 use hostmark_hostd::doctor::{State, examine};
@@ -22,7 +24,7 @@ use hostmark_hostd::tpm::{Auth, EkKind, Tpm};
 use hostmark_tests::swtpm::{self, LocalCa, Swtpm};
 use hostmark_verifier::api::types::WhoAmI;
 use hostmark_verifier::auth::Role;
-use hostmark_verifier::config::{Config as VerifierConfig, Span};
+use hostmark_verifier::config::Config as VerifierConfig;
 use hostmark_verifier::enrol::make_token;
 use hostmark_verifier::server::Server;
 use hostmark_verifier::setup;
@@ -189,7 +191,9 @@ fn an_expired_certificate_is_renewed_by_a_quote_and_brings_the_tag() {
     let token = scene.token("node-3", "simulated");
     let first = scene.provisioned(Some(&token));
     let tag = vec![0x5A; 200];
-    scene.verifier.store.set_tag(&scene.verifier.now(), "test", &first.identity.host, &tag, 1).unwrap();
+    let row = scene.verifier.store.host(&first.identity.host).unwrap().unwrap();
+    let ek = Public::parse(&row.ek_public).unwrap();
+    scene.verifier.store.set_tag(&scene.verifier.now(), "test", &row.id, &tag, ek.name(), 1).unwrap();
     std::thread::sleep(Duration::from_millis(3100));
     let second = scene.provisioned(None);
     assert_eq!(second.identity.host, first.identity.host);

@@ -9,6 +9,9 @@
 )]
 
 use hostmark_tests::client::{Client, Credentials};
+use hostmark_tests::lab::{Lab, POLICY_NAME, REFERENCE_BOOT, shipped};
+use hostmark_tests::operator::capture_references;
+use hostmark_tests::recording::Recording;
 use hostmark_tests::verifier::{Options, Verifier};
 use serde_json::Value;
 
@@ -62,4 +65,17 @@ fn two_processes_serve_one_store() {
     assert_eq!(there.get("/v1/whoami").unwrap().status, 200, "what one acknowledged, the other knows");
     assert_eq!(verifier.client().unwrap().delete("/v1/operators/scheduler-1").unwrap().status, 204);
     assert_eq!(there.get("/v1/whoami").unwrap().refusal().unwrap(), ["auth.revoked"]);
+}
+
+#[test]
+fn a_policy_published_before_its_references_says_what_it_waits_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let lab = Lab::trusting(dir.path(), "", Vec::new()).unwrap();
+    let publish = || lab.publish_policy(POLICY_NAME, &shipped("appraisal", POLICY_NAME).unwrap()).unwrap();
+    assert_eq!(publish().waits_for, [POLICY_NAME], "the shipped policy names references of its own name");
+    let log = lab.verifier.log();
+    assert!(log.contains("waits for references") && !log.contains("ERROR"), "{log}");
+    let references = capture_references(&Recording::named(REFERENCE_BOOT).unwrap(), 1).unwrap();
+    assert!(lab.publish_references(POLICY_NAME, &references).unwrap().waits_for.is_empty());
+    assert!(publish().waits_for.is_empty());
 }

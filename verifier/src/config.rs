@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use hostmark_attest::label::Levels;
-use serde::{Deserialize, Deserializer, Serialize};
+use hostmark_attest::span::Span;
+use serde::Deserialize;
 
 /// The configuration of `verifier serve`.
 #[derive(Debug, Clone, Deserialize)]
@@ -92,64 +92,6 @@ impl Default for Limits {
             request: Span::seconds(30),
             challenges_per_minute: 120,
             enrolments_per_minute: 600,
-        }
-    }
-}
-
-/// A duration written as `90s`, `5m`, `24h` or `30d`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Span(pub Duration);
-
-impl Span {
-    const fn seconds(count: u64) -> Self {
-        Self(Duration::from_secs(count))
-    }
-
-    const fn hours(count: u64) -> Self {
-        Self(Duration::from_secs(count.saturating_mul(3600)))
-    }
-}
-
-/// Longest span that a configuration may ask for: ten years.
-const SPAN_MAX: u64 = 10 * 366 * 86_400;
-
-impl std::str::FromStr for Span {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let explain = || format!("`{text}` is not a duration; write 500ms, 90s, 5m, 24h or 30d");
-        let unit = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(explain)?;
-        let (count, unit) = text.split_at(unit);
-        let count: u64 = count.parse().map_err(|_| explain())?;
-        let seconds = match unit {
-            "ms" if count < 86_400_000 => return Ok(Self(Duration::from_millis(count))),
-            "s" => Some(count),
-            "m" => count.checked_mul(60),
-            "h" => count.checked_mul(3600),
-            "d" => count.checked_mul(86_400),
-            _ => None,
-        };
-        match seconds {
-            Some(seconds) if seconds <= SPAN_MAX => Ok(Self::seconds(seconds)),
-            Some(_) => Err(format!("`{text}` is longer than ten years")),
-            None => Err(explain()),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Span {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-impl Serialize for Span {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let ms = self.0.as_millis();
-        if ms.checked_rem(1000) == Some(0) {
-            serializer.collect_str(&format_args!("{}s", self.0.as_secs()))
-        } else {
-            serializer.collect_str(&format_args!("{ms}ms"))
         }
     }
 }

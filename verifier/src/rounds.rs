@@ -30,9 +30,16 @@ fn ak_hex(host: &Enrolled) -> String {
     hex::encode(host.ak().name().as_bytes())
 }
 
-/// What was kept of a host. A state that does not open is no state for a challenge, and a refusal for a round.
+/// What was kept of a host. A state that does not open, or is gone, is no state for a challenge, and a refusal for a round: without it
+/// nobody would notice a TPM whose counters went back.
 fn kept(state: &AppState, host: &Enrolled) -> Outcome<Option<(Vec<u8>, RoundState)>> {
-    let Some(sealed) = state.store.host_state(&host.row().id)? else { return Ok(None) };
+    let sealed = state.store.host_state(&host.row().id)?;
+    if violated("state.missing", host.row().kept_state && sealed.is_none()) {
+        let finding = Finding::error("state.missing", "what was kept of this host between its rounds is gone");
+        let fix = "restore the database from a backup, or retire the host and enrol it again; look for who wrote the database";
+        return Err(Refusal::findings(finding.fix(fix).into()));
+    }
+    let Some(sealed) = sealed else { return Ok(None) };
     let opened = RoundState::open(&sealed, &state.keys.seal, &host.row().id, &ak_hex(host));
     opened.map(|opened| Some((sealed, opened))).map_err(Refusal::findings)
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hostmark_attest::admission::AdmissionPolicy;
-use hostmark_attest::appraisal::Judge;
+use hostmark_attest::appraisal::{Judge, JudgeError};
 use hostmark_attest::finding::Finding;
 use hostmark_attest::jws::KeySet;
 use hostmark_attest::label::Levels;
@@ -86,6 +86,15 @@ fn unusable(id: &str, error: &impl std::fmt::Display) -> Box<Finding> {
     Box::new(finding.fix("publish it again, signed by a key of the trust directory"))
 }
 
+/// A policy may be published before its references: until they come it judges nobody, and says for what it waits.
+fn waiting(file: &StoredFile, bundle: &str) -> Box<Finding> {
+    tracing::info!(policy = file.name, references = bundle, "a policy waits for references that are not published");
+    let finding =
+        Finding::error("policy.references-missing", "the policy waits for references that are not published yet");
+    let finding = finding.expected(format!("references `{bundle}` for policy `{}`", file.name));
+    Box::new(finding.fix("publish them: hostmark refs publish FILE --key KEY"))
+}
+
 impl Rules {
     /// Verifies and compiles everything. What cannot be used is left out and logged; nothing else is affected.
     #[must_use]
@@ -100,7 +109,10 @@ impl Rules {
         let judge = |file: &StoredFile| {
             let policy = appraisal(file, signers).map_err(|error| unusable("policy.unusable", &error))?;
             let judge = Judge::new(Arc::new(policy), &bundles);
-            judge.map(Arc::new).map_err(|error| unusable("policy.references-missing", &error))
+            judge.map(Arc::new).map_err(|error| match error {
+                JudgeError::MissingReferences { bundle, .. } => waiting(file, &bundle),
+                other => unusable("policy.unusable", &other),
+            })
         };
         let judges = stored.appraisal.iter().map(|file| (file.name.clone(), judge(file))).collect();
         let pools = pools(stored, levels).unwrap_or_else(|error| {

@@ -4,8 +4,9 @@
 //! `trust/signers/*.pem` holds operators' public keys (P-256) for tags, policies and references. Files are the operator's word: nothing in
 //! the database can add a root.
 
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use hostmark_attest::identity::class::{BundleError, TpmClass, TrustBundle};
 use hostmark_attest::jws::{KeySet, key_id};
@@ -135,8 +136,29 @@ impl Trust {
     }
 }
 
-/// What tells that the directory changed: each file's path, size and time.
-pub type Stamp = Vec<(PathBuf, u64, Option<SystemTime>)>;
+/// What tells that the directory changed: each file's path, and what its file system says of it.
+pub type Stamp = Vec<(PathBuf, FileStamp)>;
+
+/// What changes with a file. Whoever replaces a file can give it the old size and time of modification; ctime and inode are the
+/// kernel's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileStamp {
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+    place: (u64, u64),
+}
+
+impl From<&Metadata> for FileStamp {
+    fn from(of: &Metadata) -> Self {
+        Self {
+            size: of.size(),
+            modified: (of.mtime(), of.mtime_nsec()),
+            changed: (of.ctime(), of.ctime_nsec()),
+            place: (of.dev(), of.ino()),
+        }
+    }
+}
 
 /// The present stamp of a trust directory; empty where it cannot be read.
 #[must_use]
@@ -146,7 +168,7 @@ pub fn stamp(dir: &Path) -> Stamp {
     dirs.extend(entries(&dir.join("ek")).unwrap_or_default());
     for path in dirs.iter().flat_map(|dir| entries(dir).unwrap_or_default()) {
         if let Ok(metadata) = std::fs::metadata(&path) {
-            stamp.push((path, metadata.len(), metadata.modified().ok()));
+            stamp.push((path, FileStamp::from(&metadata)));
         }
     }
     stamp
@@ -186,6 +208,30 @@ mod tests {
                 (got, want) => panic!("{name}: {got:?}, expected {want:?}"),
             }
             assert_eq!(stamp(dir.path()).len(), files.len());
+        }
+    }
+
+    #[test]
+    fn a_file_replaced_by_one_of_the_same_size_and_time_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let signers = dir.path().join("signers");
+        std::fs::create_dir_all(&signers).unwrap();
+        let file = signers.join("ann.pem");
+        std::fs::write(&file, b"one").unwrap();
+        let before = stamp(dir.path());
+        assert_eq!(stamp(dir.path()), before, "nothing changed");
+        let times = std::fs::FileTimes::new().set_modified(std::fs::metadata(&file).unwrap().modified().unwrap());
+        // In place, and by a new file under the same name. The kernel's clock for ctime ticks every few milliseconds.
+        for renamed in [false, true] {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            let before = stamp(dir.path());
+            let new = if renamed { signers.join(".new") } else { file.clone() };
+            std::fs::write(&new, b"two").unwrap();
+            std::fs::File::options().write(true).open(&new).unwrap().set_times(times).unwrap();
+            std::fs::rename(&new, &file).unwrap();
+            let after = stamp(dir.path());
+            assert_eq!((after[0].1.size, after[0].1.modified), (before[0].1.size, before[0].1.modified));
+            assert_ne!(after, before, "renamed: {renamed}");
         }
     }
 }

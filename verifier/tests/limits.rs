@@ -15,8 +15,8 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use common::Running;
+use hostmark_attest::span::Span;
 use hostmark_verifier::auth::Role;
-use hostmark_verifier::config::Span;
 use reqwest::StatusCode;
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -3,10 +3,7 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use hostmark_attest::check::violated;
-use hostmark_attest::finding::Finding;
 use hostmark_attest::identity::tag::verify_provisioning;
-use hostmark_attest::tpm::public::Public;
 
 use super::Body;
 use super::types::{Approve, Host, Label, Maintenance, Rebind, Retire, SetTag};
@@ -161,13 +158,8 @@ pub(super) async fn tag(
     let row = find(&state, &host).await?;
     let trust = state.trust();
     let provisioned = verify_provisioning(&new.nv.0, &trust.signers).map_err(Refusal::findings)?;
-    let ek = Public::parse(&row.ek_public).map_err(Refusal::internal)?;
-    if violated("tag.ek", provisioned.tag().ek != *ek.name()) {
-        let finding = Finding::error("tag.ek", "the tag is for another machine's EK");
-        return Err(Refusal::findings(finding.expected(ek.name()).found(&provisioned.tag().ek).into()));
-    }
-    let serial = provisioned.tag().serial;
+    let (ek, serial) = (provisioned.tag().ek.clone(), provisioned.tag().serial);
     let now = state.now();
-    state.store(move |store| store.set_tag(&now, &caller.actor(), &row.id, &new.nv.0, serial)).await?;
+    state.store(move |store| store.set_tag(&now, &caller.actor(), &row.id, &new.nv.0, &ek, serial)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -111,26 +111,29 @@ async fn publish(state: AppState, caller: Caller, request: PublishFile, kind: Si
         .compute(move |state| {
             let now = state.now();
             let trust = state.trust();
-            let (version, purpose) = match kind {
+            let (judged, purpose) = match kind {
                 SignedKind::Policy => (
-                    rules::appraisal(&file, &trust.signers).map(|policy| policy.version()),
+                    rules::appraisal(&file, &trust.signers)
+                        .map(|policy| (policy.version(), policy.references().to_vec())),
                     &hostmark_attest::policy::POLICY,
                 ),
                 SignedKind::References => (
-                    rules::references(&file, &trust.signers).map(|bundle| bundle.version()),
+                    rules::references(&file, &trust.signers).map(|bundle| (bundle.version(), Vec::new())),
                     &hostmark_attest::policy::REFERENCES,
                 ),
             };
-            let version = version.map_err(|error| invalid(&error))?;
+            let (version, mut waits_for) = judged.map_err(|error| invalid(&error))?;
             let signer =
                 hostmark_attest::jws::verify_detached(purpose, file.toml.as_bytes(), &file.signature, &trust.signers)
                     .map_err(Refusal::findings)?;
             state.store.publish(&now, &actor, kind, &file, version, &signer)?;
             state.refresh(&now)?;
-            Ok(Published { name: file.name, version, signer })
+            let known = state.store.rules()?.references;
+            waits_for.retain(|bundle| !known.iter().any(|one| one.name == *bundle));
+            Ok(Published { name: file.name, version, signer, waits_for })
         })
         .await?;
-    tracing::info!(name = %published.name, version = published.version, "published");
+    tracing::info!(name = %published.name, version = published.version, waits_for = ?published.waits_for, "published");
     Ok(Json(published))
 }
 

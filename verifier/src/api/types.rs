@@ -2,12 +2,12 @@
 
 use hostmark_attest::finding::Finding;
 use hostmark_attest::label::Levels;
+use hostmark_attest::span::Span;
 use hostmark_attest::wire::{B64, HostState};
 use serde::{Deserialize, Serialize};
 
 use crate::auth::Role;
 use crate::clock::{Now, rfc3339};
-use crate::config::Span;
 use crate::names;
 use crate::refusal::Outcome;
 use crate::store::{Assignment, EnrolmentRow, HostRow, TokenRow};

@@ -174,6 +174,9 @@ pub struct Published {
     pub version: u64,
     /// Id of the key that signed it.
     pub signer: String,
+    /// For a policy: references that it names and that are not published yet. Until they are, it judges nobody.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits_for: Vec<String>,
 }
 
 /// How placements are spread.

@@ -222,12 +222,16 @@ pub(super) fn publish(connection: &Connection, path: &Path, document: &Document,
     let file = PublishFile { name: document.name.clone(), toml: document.text.clone(), signature };
     let route = if document.kind == Kind::References { "references" } else { "policies" };
     let done: Published = Client::new(connection)?.post(&["v1", route], &file)?;
-    let text = facts([
+    let mut rows = vec![
         ("published", done.name.clone()),
         ("version", done.version.to_string()),
         ("signed by", done.signer.clone()),
-    ]);
-    Answer::new(&done, text)
+    ];
+    if !done.waits_for.is_empty() {
+        let bundles = done.waits_for.join(", ");
+        rows.push(("waits for", format!("references {bundles} (hostmark refs publish): until then it judges nobody")));
+    }
+    Answer::new(&done, facts(rows))
 }
 
 /// Signs a checked file and writes the signature beside it.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 use hostmark_attest::identity::tag::Tag;
 use hostmark_attest::label::Label as LabelValue;
+use hostmark_attest::span::Span;
 use hostmark_attest::tpm::public::Public;
 use hostmark_attest::wire::B64;
 use serde::Serialize;
@@ -21,7 +22,6 @@ use crate::api::types::{
     Standing,
 };
 use crate::api::views::{StandingDetail, StandingSummary};
-use crate::config::Span;
 
 /// `hostmark host …`
 #[derive(Debug, Subcommand)]

@@ -11,8 +11,9 @@ use super::failure::Failure;
 use super::host::Assignment;
 use super::show::{Cell, Mood, Style, facts};
 use super::{Outcome, key};
+use hostmark_attest::span::Span;
+
 use crate::api::types::{CreateToken, CreatedToken, Token};
-use crate::config::Span;
 
 /// `hostmark token …`
 #[derive(Debug, Subcommand)]

@@ -36,6 +36,8 @@ pub enum EnrolmentState {
     Pending,
     /// It is (again) a host.
     Approved,
+    /// It was approved, and another enrolment speaks for its host since.
+    Superseded,
     /// It failed, or was turned down.
     Refused,
 }
@@ -46,12 +48,14 @@ impl EnrolmentState {
             Self::Challenged => "challenged",
             Self::Pending => "pending",
             Self::Approved => "approved",
+            Self::Superseded => "superseded",
             Self::Refused => "refused",
         }
     }
 
     fn from_name(name: &str) -> Option<Self> {
-        [Self::Challenged, Self::Pending, Self::Approved, Self::Refused].into_iter().find(|state| state.name() == name)
+        let all = [Self::Challenged, Self::Pending, Self::Approved, Self::Superseded, Self::Refused];
+        all.into_iter().find(|state| state.name() == name)
     }
 }
 
@@ -237,6 +241,17 @@ fn decide(tx: &Tx<'_>, from: &EnrolmentRow, rank: impl Fn(&str) -> Option<usize>
     })
 }
 
+impl Tx<'_> {
+    /// Ends what approved enrolments of a host still could collect, but for this one.
+    fn supersede_enrolments(&self, host: &str, but: &str) -> Outcome<()> {
+        self.execute(
+            "UPDATE enrolments SET state = 'superseded' WHERE host = ? AND id <> ? AND state = 'approved'",
+            params![host, but],
+        )?;
+        Ok(())
+    }
+}
+
 impl Store {
     /// Records an enrolment whose challenge is about to be sent.
     ///
@@ -245,7 +260,7 @@ impl Store {
     pub fn begin_enrolment(&self, now: &Now, new: &NewEnrolment) -> Outcome<()> {
         self.write(now, |tx| {
             tx.execute(
-                "DELETE FROM enrolments WHERE (state IN ('challenged', 'refused') AND (boot_id <> ?1 OR deadline_boot_ms < ?2))
+                "DELETE FROM enrolments WHERE (state IN ('challenged', 'refused', 'superseded') AND (boot_id <> ?1 OR deadline_boot_ms < ?2))
                    OR (state IN ('pending', 'approved') AND created_unix_ms < ?3)",
                 params![&*now.boot_id, now.boot_ms, now.unix_ms.saturating_sub(millis(PENDING_LIFE))],
             )?;
@@ -329,8 +344,11 @@ impl Store {
                 Decision::Wait(Some(host)) => (EnrolmentState::Pending, host.id.clone(), true),
                 Decision::Wait(None) => (EnrolmentState::Pending, from.host.clone(), false),
             };
-            // One TPM waits once: its latest enrolment counts.
+            // One TPM waits once, and one enrolment speaks for a host: the latest.
             tx.execute("UPDATE enrolments SET state = 'refused' WHERE ek_id = ? AND state = 'pending'", [&from.ek_id])?;
+            if state == EnrolmentState::Approved {
+                tx.supersede_enrolments(&host, id)?;
+            }
             tx.execute(
                 "UPDATE enrolments SET state = ?, host = ?, rebinds = ?, tls_public = ? WHERE id = ?",
                 params![state.name(), host, rebinds, tls_public, id],
@@ -369,7 +387,7 @@ impl Store {
             let from = find(tx, id)?;
             let tls_public = match (from.state, from.tls_public) {
                 (EnrolmentState::Pending, _) => return Ok(None),
-                (EnrolmentState::Approved, Some(tls_public)) => tls_public,
+                (EnrolmentState::Approved | EnrolmentState::Superseded, Some(tls_public)) => tls_public,
                 _ => {
                     let finding =
                         Finding::error("enrolment.refused", "this enrolment was not activated, or was refused")
@@ -378,9 +396,14 @@ impl Store {
                 }
             };
             let host = tx.enrolled(&from.host)?.row().clone();
-            // Only the enrolment whose AK the host has now: an older one must not come back after a rebinding.
-            if violated("enrolment.superseded", host.ak_name != from.ak_name || host.ek_id != from.ek_id) {
-                return Err(Refusal::conflict("enrolment.superseded", "the host was bound to another TPM meanwhile"));
+            // Only the latest enrolment, of the AK that the host has now: an older one would bring back a TLS key that no longer counts.
+            let older =
+                from.state == EnrolmentState::Superseded || host.ak_name != from.ak_name || host.ek_id != from.ek_id;
+            if violated("enrolment.superseded", older) {
+                return Err(Refusal::conflict(
+                    "enrolment.superseded",
+                    "the host was enrolled again, or bound to another TPM, meanwhile",
+                ));
             }
             let issued = issue(&host.id, &tls_public)?;
             tx.record_certificate(&issued)?;
@@ -483,9 +506,10 @@ impl Store {
                     serde_json::to_string(&list).map_err(Refusal::internal)?, from.ak_public, from.ak_name, old.id
                 ],
             )?;
-            tx.seal_host(&old.id)?;
             tx.forget_proof(&old.id)?;
+            tx.seal_host(&old.id)?;
             let revoked = tx.revoke_certificates(true, &old.id)?;
+            tx.supersede_enrolments(&old.id, &from.id)?;
             tx.execute("UPDATE enrolments SET state = 'approved', host = ? WHERE id = ?", params![old.id, from.id])?;
             tx.execute("UPDATE enrolments SET state = 'refused' WHERE host = ? AND id <> ? AND state = 'pending'", params![old.id, from.id])?;
             let detail = serde_json::json!({

@@ -2,8 +2,10 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
+use hostmark_attest::check::violated;
 use hostmark_attest::finding::Finding;
 use hostmark_attest::label::Label;
+use hostmark_attest::tpm::name::Name;
 
 use super::tokens::label;
 use super::{Store, Tx};
@@ -70,7 +72,9 @@ pub struct HostRow {
     pub maintenance_until_unix_ms: i64,
     /// Counts changes that a running appraisal or a permit must notice.
     pub generation: u64,
-    /// MAC over identity and assignment.
+    /// Whether a state is kept between this host's rounds: its absence is then somebody's doing.
+    pub kept_state: bool,
+    /// MAC over identity, assignment and `kept_state`.
     pub seal: Vec<u8>,
 }
 
@@ -80,7 +84,8 @@ impl HostRow {
     pub fn seal_message(&self) -> Vec<u8> {
         let to = &self.assignment;
         let (label, serial, retired) = (to.label.to_string(), self.tag_serial.to_string(), self.retired.to_string());
-        let parts: [&[u8]; 11] = [
+        let kept = self.kept_state.to_string();
+        let parts: [&[u8]; 12] = [
             self.id.as_bytes(),
             retired.as_bytes(),
             to.node.as_bytes(),
@@ -92,6 +97,7 @@ impl HostRow {
             &self.ak_public,
             &self.ak_name,
             serial.as_bytes(),
+            kept.as_bytes(),
         ];
         let mut message = Vec::new();
         for part in parts {
@@ -102,7 +108,7 @@ impl HostRow {
     }
 }
 
-pub(super) const COLUMNS: &str = "SELECT id, state = 'retired', node, scheduler, label, policy, class, ek_id, ek_public, ek_certificate, ek_intermediates, ak_public, ak_name, approved_unix_ms, approved_by, tag_nv, tag_serial, maintenance_until_unix_ms, generation, seal FROM hosts";
+pub(super) const COLUMNS: &str = "SELECT id, state = 'retired', node, scheduler, label, policy, class, ek_id, ek_public, ek_certificate, ek_intermediates, ak_public, ak_name, approved_unix_ms, approved_by, tag_nv, tag_serial, maintenance_until_unix_ms, generation, seal, kept_state FROM hosts";
 
 pub(super) fn intermediates(text: &str) -> Vec<Vec<u8>> {
     serde_json::from_str::<Vec<hostmark_attest::wire::B64>>(text)
@@ -136,6 +142,7 @@ pub(super) fn host(row: &Row<'_>) -> rusqlite::Result<HostRow> {
         maintenance_until_unix_ms: row.get(17)?,
         generation: row.get(18)?,
         seal: row.get(19)?,
+        kept_state: row.get(20)?,
     })
 }
 
@@ -177,7 +184,7 @@ impl Tx<'_> {
         Enrolled::verify(self.approved_host(id)?, self.keys)
     }
 
-    /// Ends what was proven about a host: its result and kept state. Its next round starts from nothing.
+    /// Ends what was proven about a host: its result and kept state. Its next round starts from nothing. The caller seals the row.
     ///
     /// # Errors
     /// 503.
@@ -185,7 +192,7 @@ impl Tx<'_> {
         for table in ["results", "host_state"] {
             self.execute(&format!("DELETE FROM {table} WHERE host = ?"), [host])?;
         }
-        self.execute("UPDATE hosts SET generation = generation + 1 WHERE id = ?", [host])?;
+        self.execute("UPDATE hosts SET generation = generation + 1, kept_state = 0 WHERE id = ?", [host])?;
         Ok(())
     }
 }
@@ -302,14 +309,20 @@ impl Store {
         })
     }
 
-    /// Records a newer signed tag for a host. The caller has verified its signature and that it names this host's EK.
+    /// Records a newer signed tag for the machine with the EK `ek`. The caller has verified its signature.
     ///
     /// # Errors
-    /// 404; 409 `tag.serial` when it is not newer.
-    pub fn set_tag(&self, now: &Now, actor: &str, id: &str, nv: &[u8], serial: u64) -> Outcome<()> {
+    /// 404; 422 `tag.ek` when the host has another EK; 409 `tag.serial` when the tag is not newer.
+    pub fn set_tag(&self, now: &Now, actor: &str, id: &str, nv: &[u8], ek: &Name, serial: u64) -> Outcome<()> {
         self.write(now, |tx| {
-            let host = tx.enrolled(id)?.row().clone();
-            if hostmark_attest::check::violated("tag.serial", serial <= host.tag_serial) {
+            let enrolled = tx.enrolled(id)?;
+            let host = enrolled.row().clone();
+            // The EK that the host has in this transaction: a rebinding may have come between.
+            if violated("tag.ek", ek != enrolled.ek().name()) {
+                let finding = Finding::error("tag.ek", "the tag is for another machine's EK");
+                return Err(Refusal::findings(finding.expected(enrolled.ek().name()).found(ek).into()));
+            }
+            if violated("tag.serial", serial <= host.tag_serial) {
                 let finding = Finding::error("tag.serial", "a tag must be newer than the one before it");
                 return Err(Refusal::new(
                     Kind::Conflict,

@@ -39,7 +39,7 @@ pub use rules::SignedKind;
 pub use tokens::{NewToken, Preregistration, TokenRow};
 
 /// The schema's version, in SQLite's user_version.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 /// How long a command waits for another process's transaction.
 const BUSY: Duration = Duration::from_secs(5);
 /// Connections for reads: hot reads must not wait behind a commit's fsync.

@@ -208,6 +208,23 @@ mod tests {
     }
 
     #[test]
+    fn what_grants_nothing_waits_for_no_disk_and_everything_else_does() {
+        let (_dir, store) = store();
+        // SQLite's own numbers: 1 NORMAL, 2 FULL.
+        let level = |tx: &Tx<'_>| Ok(tx.pragma_query_value(None, "synchronous", |row| row.get::<_, i64>(0))?);
+        for _ in 0..2 {
+            assert_eq!(store.write_soon(&at(0), level).unwrap(), 1);
+            let nonce = store.issue_nonce(&at(0), "a", Purpose::Round, LIFE, "{}").unwrap().nonce;
+            assert_eq!(store.write(&at(0), level).unwrap(), 2, "whatever came before");
+            // A command that is refused leaves nothing behind either.
+            let refused = store.write_soon(&at(0), |tx| tx.consume_nonce(&nonce, "b", Purpose::Round));
+            assert_eq!(refused.unwrap_err().id(), "nonce.other-host");
+            assert_eq!(store.write(&at(0), level).unwrap(), 2);
+            store.consume_nonce(&at(1), &nonce, "a", Purpose::Round).unwrap();
+        }
+    }
+
+    #[test]
     fn a27_two_stores_on_one_file_consume_a_nonce_once() {
         let (dir, first) = store();
         let second = Arc::new(Store::open(&dir.path().join("state/store.sqlite"), Arc::clone(first.keys())).unwrap());

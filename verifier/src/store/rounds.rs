@@ -144,8 +144,9 @@ impl Store {
                 return Err(Refusal::internal("the round was not recorded in time"));
             }
             let nonce = tx.consume_nonce(&round.nonce, &round.host, Purpose::Round)?;
-            let generation = tx.enrolled(&round.host)?.row().generation;
-            if violated("round.superseded", generation != round.generation) {
+            let enrolled = tx.enrolled(&round.host)?;
+            let host = enrolled.row();
+            if violated("round.superseded", host.generation != round.generation) {
                 let message = "the host was changed while this round was appraised; attest again";
                 return Err(Refusal::conflict("round.superseded", message));
             }
@@ -157,7 +158,8 @@ impl Store {
             let kept: Option<Vec<u8>> = tx
                 .query_row("SELECT sealed FROM host_state WHERE host = ?", [&round.host], |row| row.get(0))
                 .optional()?;
-            if violated("round.overtaken", kept != round.kept) {
+            let missing = host.kept_state && kept.is_none();
+            if violated("round.overtaken", kept != round.kept || missing) {
                 let message = "a later round of this host was recorded meanwhile; attest again";
                 return Err(Refusal::conflict("round.overtaken", message));
             }
@@ -185,6 +187,10 @@ impl Store {
             if let Some(sealed) = &round.sealed {
                 tx.prepare_cached("INSERT OR REPLACE INTO host_state (host, ak_name, sealed) VALUES (?,?,?)")?
                     .execute(params![round.host, round.ak_name, sealed])?;
+                if !host.kept_state {
+                    tx.execute("UPDATE hosts SET kept_state = 1 WHERE id = ?", [&round.host])?;
+                    tx.seal_host(&round.host)?;
+                }
             }
             if round.disproven {
                 // A good round that is still being judged was quoted before this one was recorded: it must not undo it.

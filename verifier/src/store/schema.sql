@@ -1,4 +1,4 @@
--- Version 1. Times ending in _unix_ms are wall clock (display, signed times); _boot_ms count only together with boot_id.
+-- Version 2. Times ending in _unix_ms are wall clock (display, signed times); _boot_ms count only together with boot_id.
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 
 CREATE TABLE certificates (
@@ -50,7 +50,7 @@ CREATE TABLE preregistrations (
 
 CREATE TABLE enrolments (
     id TEXT PRIMARY KEY,
-    state TEXT NOT NULL,                 -- challenged, pending, approved, refused
+    state TEXT NOT NULL,                 -- challenged, pending, approved, superseded, refused
     host TEXT NOT NULL,                  -- the host id it will have, or the host it wants to be again
     rebinds INTEGER NOT NULL DEFAULT 0,  -- 1: would replace the TPM or AK of an existing host
     ek_id TEXT NOT NULL,
@@ -91,6 +91,7 @@ CREATE TABLE hosts (
     tag_nv BLOB,                         -- the signed tag that the host shall hold
     tag_serial INTEGER NOT NULL DEFAULT 0,
     maintenance_until_unix_ms INTEGER NOT NULL DEFAULT 0,
+    kept_state INTEGER NOT NULL DEFAULT 0, -- 1: host_state has a row, which must not be missing
     generation INTEGER NOT NULL DEFAULT 1, -- counts changes that a permit or a running appraisal must notice
     seal BLOB NOT NULL DEFAULT x''         -- MAC over identity and assignment (enrol::enrolled)
 ) STRICT;

@@ -223,6 +223,66 @@ fn a13_a_host_is_never_replaced_without_a_person() {
 }
 
 #[test]
+fn a13_only_the_latest_enrolment_of_a_host_collects_a_certificate() {
+    let desk = Desk::new();
+    let collect = |one: &NewEnrolment, ms| {
+        let outcome = desk.store.collect(&at(ms), &one.id, |host, tls| {
+            assert_eq!(tls, b"tls");
+            desk.issue(host)
+        });
+        told(&outcome).to_owned()
+    };
+    desk.token("t", "node-1", |_| {});
+    let first = desk.begin(0, 0, Some("t"));
+    // Begun before the host was, activated after it.
+    let slow = desk.begin(0, 0, None);
+    let (host, _) = desk.activate(&first, 1).unwrap().unwrap();
+    assert_eq!(collect(&first, 2), "approved", "its answer may have been lost");
+    assert_eq!(told(&desk.activate(&slow, 3)), "approved");
+    assert_eq!((collect(&first, 4).as_str(), collect(&slow, 4).as_str()), ("enrolment.superseded", "approved"));
+    let again = desk.begin(0, 0, None);
+    assert_eq!(collect(&slow, 5), "approved", "a challenge alone ends nothing");
+    assert_eq!(told(&desk.activate(&again, 6)), "approved");
+    for (one, expect) in
+        [(&first, "enrolment.superseded"), (&slow, "enrolment.superseded"), (&again, "approved"), (&again, "approved")]
+    {
+        assert_eq!(collect(one, 7), expect);
+    }
+    // What waits for a person ends nothing either; a rebinding does.
+    let clone = desk.begin(0, 1, None);
+    assert_eq!(told(&desk.activate(&clone, 8)), "pending");
+    assert_eq!(collect(&again, 9), "approved");
+    desk.store.rebind(&at(10), "operator:a", &host.id, None).unwrap();
+    assert_eq!((collect(&again, 11).as_str(), collect(&clone, 11).as_str()), ("enrolment.superseded", "approved"));
+    desk.store.retire(&at(12), "operator:a", &host.id).unwrap();
+    assert_eq!(
+        (collect(&again, 13).as_str(), collect(&clone, 13).as_str()),
+        ("enrolment.refused", "enrolment.refused")
+    );
+}
+
+#[test]
+fn a22_a_tag_is_held_against_the_ek_that_the_host_has_when_it_is_recorded() {
+    let desk = Desk::new();
+    desk.token("t", "node-1", |_| {});
+    let (host, _) = desk.activate(&desk.begin(0, 0, Some("t")), 1).unwrap().unwrap();
+    let (old, new) = (public(MACHINES[0].0), public(MACHINES[1].0));
+    let set = |ek: &Public, serial| {
+        let outcome = desk.store.set_tag(&at(2), "operator:a", &host.id, b"nv", ek.name(), serial);
+        outcome.map_or_else(|refusal| refusal.id().to_owned(), |()| "set".to_owned())
+    };
+    assert_eq!((set(&new, 1).as_str(), set(&old, 1).as_str()), ("tag.ek", "set"));
+    // Its signature was judged, and then the host got another TPM.
+    let takeover = enrolment(1, 1, None);
+    let registered = Preregistration { ek_id: takeover.ek_id.clone(), assignment: assignment("node-1") };
+    desk.store.preregister(&at(3), "operator:p", &[registered]).unwrap();
+    desk.store.begin_enrolment(&at(3), &takeover).unwrap();
+    assert_eq!(told(&desk.activate(&takeover, 4)), "pending");
+    desk.store.rebind(&at(5), "operator:a", &host.id, None).unwrap();
+    assert_eq!((set(&old, 2).as_str(), set(&new, 2).as_str()), ("tag.ek", "set"));
+}
+
+#[test]
 fn d14_a_node_name_belongs_to_one_host() {
     let desk = Desk::new();
     desk.token("one", "node-1", |_| {});
@@ -262,6 +322,7 @@ fn a19_a_swapped_row_is_refused() {
         ("another node", "UPDATE hosts SET node = 'node-9'", Some("host.sealed")),
         ("another policy", "UPDATE hosts SET policy = 'lax'", Some("host.sealed")),
         ("an older tag may pass again", "UPDATE hosts SET tag_serial = -1", Some("store.row")),
+        ("a kept state that there is none of", "UPDATE hosts SET kept_state = 1", Some("host.sealed")),
         ("no seal", "UPDATE hosts SET seal = x''", Some("host.sealed")),
     ];
     for (name, attack, expect) in rows {
@@ -296,8 +357,10 @@ fn a_retired_host_leaves_nothing_behind() {
     let (host, issued) = desk.activate(&new, 1).unwrap().unwrap();
     desk.store.set_label(&at(2), "operator:a", &host.id, &"public".parse().unwrap()).unwrap();
     desk.store.set_maintenance(&at(2), "operator:a", &host.id, at(500).unix_ms).unwrap();
-    desk.store.set_tag(&at(2), "operator:a", &host.id, b"nv", 3).unwrap();
-    assert_eq!(desk.store.set_tag(&at(2), "operator:a", &host.id, b"nv", 3).unwrap_err().id(), "tag.serial");
+    let ek = public(MACHINES[0].0);
+    desk.store.set_tag(&at(2), "operator:a", &host.id, b"nv", ek.name(), 3).unwrap();
+    let again = desk.store.set_tag(&at(2), "operator:a", &host.id, b"nv", ek.name(), 3);
+    assert_eq!(again.unwrap_err().id(), "tag.serial");
     desk.store.retire(&at(3), "operator:a", &host.id).unwrap();
     assert_eq!(desk.store.enrolled(&host.id).unwrap_err().id(), "host.retired");
     assert!(desk.store.certificate(&issued.serial).unwrap().unwrap().revoked);
