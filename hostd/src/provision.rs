@@ -216,9 +216,9 @@ pub async fn provision(tpm: &Tpm, request: &Request<'_>) -> Result<Progress, Pro
                 pending.ca = B64(client.pinned_ca().unwrap_or_default());
                 return finish(tpm, dir, pending, outcome);
             }
-            // The verifier has forgotten it, never got its activation, or has a newer one: begin anew with the same keys. A join token
-            // that was used up made a host, and the same EK and AK are that host without another token.
-            Err(ClientError::Refused { status: 404 | 409 | 410, .. }) => forget(&dir.join(PENDING_FILE))?,
+            // Begin anew with the same keys. A join token that was used up made a host, and the same EK and AK are that host without
+            // another token.
+            Err(error) if is_gone(&error) => forget(&dir.join(PENDING_FILE))?,
             Err(error) => {
                 forget_if_final(&error, dir)?;
                 return Err(error.into());
@@ -226,6 +226,17 @@ pub async fn provision(tpm: &Tpm, request: &Request<'_>) -> Result<Progress, Pro
         }
     }
     enrol(tpm, &client, request).await
+}
+
+/// The verifier has forgotten the enrolment, never got its activation, or has a newer one of this host. What a person decided is none of
+/// these, and is told.
+fn is_gone(error: &ClientError) -> bool {
+    const GONE: [&str; 2] = ["enrolment.not-activated", "enrolment.superseded"];
+    match error {
+        ClientError::Refused { status: 404 | 410, .. } => true,
+        ClientError::Refused { status: 409, body } => GONE.contains(&body.error.id.as_str()),
+        _ => false,
+    }
 }
 
 /// Progress only: what cannot be read is begun anew.

@@ -71,11 +71,12 @@ fn two_processes_serve_one_store() {
 fn a_policy_published_before_its_references_says_what_it_waits_for() {
     let dir = tempfile::tempdir().unwrap();
     let lab = Lab::trusting(dir.path(), "", Vec::new()).unwrap();
-    let publish = || lab.publish_policy(POLICY_NAME, &shipped("appraisal", POLICY_NAME).unwrap()).unwrap();
-    assert_eq!(publish().waits_for, [POLICY_NAME], "the shipped policy names references of its own name");
+    let policy = shipped("appraisal", POLICY_NAME).unwrap();
+    let publish = |toml: &str| lab.publish_policy(POLICY_NAME, toml).unwrap();
+    assert_eq!(publish(&policy).waits_for, [POLICY_NAME], "the shipped policy names references of its own name");
     let log = lab.verifier.log();
     assert!(log.contains("waits for references") && !log.contains("ERROR"), "{log}");
     let references = capture_references(&Recording::named(REFERENCE_BOOT).unwrap(), 1).unwrap();
     assert!(lab.publish_references(POLICY_NAME, &references).unwrap().waits_for.is_empty());
-    assert!(publish().waits_for.is_empty());
+    assert!(publish(&policy.replace("version = 1", "version = 2")).waits_for.is_empty());
 }

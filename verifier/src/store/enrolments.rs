@@ -376,7 +376,7 @@ impl Store {
     /// Hands out the certificate of an enrolment that was approved meanwhile. None: it still waits.
     ///
     /// # Errors
-    /// 404; 409 `enrolment.refused`.
+    /// 404; 409 `enrolment.not-activated`, `enrolment.refused`, `enrolment.superseded`.
     pub fn collect(
         &self,
         now: &Now,
@@ -388,9 +388,15 @@ impl Store {
             let tls_public = match (from.state, from.tls_public) {
                 (EnrolmentState::Pending, _) => return Ok(None),
                 (EnrolmentState::Approved | EnrolmentState::Superseded, Some(tls_public)) => tls_public,
+                (EnrolmentState::Challenged, _) => {
+                    let finding =
+                        Finding::error("enrolment.not-activated", "this enrolment's activation did not arrive")
+                            .fix("begin a new enrolment");
+                    return Err(Refusal::new(Kind::Conflict, finding));
+                }
                 _ => {
                     let finding =
-                        Finding::error("enrolment.refused", "this enrolment was not activated, or was refused")
+                        Finding::error("enrolment.refused", "this enrolment was refused, or another was preferred")
                             .fix("begin a new enrolment");
                     return Err(Refusal::new(Kind::Conflict, finding));
                 }
