@@ -3,14 +3,14 @@ SHELL := /bin/bash
 .SHELLFLAGS := -Eeuo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup setup-run setup-image demo image test bench lint record mutants soak fuzz
+.PHONY: help setup setup-run setup-image demo image test vm-test bench lint record mutants soak fuzz
 
 CARGO ?= cargo
 # Of `make fuzz` and `make soak`; bash has a variable of the same name, so it is passed under another.
 unexport SECONDS
 
 help: ## This list
-	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 16
+	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 16
 
 setup: ## Install what building and testing need
 	@images/setup build run test
@@ -23,8 +23,11 @@ demo: setup-run ## A verifier and three hosts on software TPMs, until Ctrl-C
 	@$(CARGO) build --quiet --locked -p hostmark-hostd -p hostmark-verifier -p hostmark-tests --bins
 	@$(CARGO) run --quiet --locked -p hostmark-tests --bin demo
 
-test: ## Format, lints, dependency rules, fuzz smoke, demo and every test
+test: ## Format, lints, dependency rules, fuzz smoke, demo, the host image and every test
 	@.ci/test
+
+vm-test: setup image ## Booted hosts: everything that `make test` does with one, and what takes longer
+	@$(CARGO) nextest run --workspace --locked --profile ci --run-ignored all --no-capture -E 'binary(booted)'
 
 lint: setup ## Format, clippy, licences and dependency rules only
 	@.ci/test fmt clippy deny direction

@@ -1,7 +1,6 @@
 //! The host image that `make image` builds: where it is, and what is where on its disk.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::Context as _;
 use serde::Deserialize;
@@ -22,8 +21,6 @@ const TOOLS: [(&str, &str); 7] = [
 ];
 /// Administration commands lie there, which a plain user's PATH may leave out.
 const SBIN: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
-
-static SKIPPED: AtomicU32 = AtomicU32::new(0);
 
 /// A part of the disk, in bytes.
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -54,7 +51,7 @@ pub struct Image {
 }
 
 impl Image {
-    /// The image, or None with a printed and counted skip when it or a tool is missing.
+    /// The image, or None with a printed skip when it or a tool is missing.
     #[must_use]
     pub fn available(what: &str) -> Option<Self> {
         let missing: Vec<&str> =
@@ -68,8 +65,7 @@ impl Image {
                 Err(error) => format!("no host image: {error:#} (make image)"),
             }
         };
-        let number = SKIPPED.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        println!("skipped ({number}): {what}: {why}");
+        println!("skipped: {what}: {why}");
         None
     }
 

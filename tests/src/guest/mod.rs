@@ -27,12 +27,12 @@ use crate::wait::until;
 use qemu::{Boot, Qemu};
 use shell::Shell;
 
-/// A boot takes about a minute on an idle machine.
-const BOOT: Duration = Duration::from_secs(300);
+/// A boot takes about a minute on an idle machine, and ten on one that is crowded.
+const BOOT: Duration = Duration::from_secs(900);
 /// A script that does no work of its own.
-const SCRIPT: Duration = Duration::from_secs(60);
+const SCRIPT: Duration = Duration::from_secs(180);
 /// From the request to the emulator's end.
-const END: Duration = Duration::from_secs(120);
+const END: Duration = Duration::from_secs(240);
 /// When a test has failed already, what is left to read must come soon.
 const LAST_WORDS: Duration = Duration::from_secs(20);
 
@@ -212,7 +212,7 @@ impl Guest {
     /// Runs a script as root.
     ///
     /// # Errors
-    /// When it does not end within a minute, or the guest is off.
+    /// When it does not end within some minutes, or the guest is off.
     pub fn sh(&mut self, script: &str) -> anyhow::Result<Output> {
         self.sh_within(script, SCRIPT)
     }
