@@ -277,22 +277,27 @@ impl Life {
 
     /// After a boot: the verifier refuses what it gets, by exactly these findings, and grants nothing.
     pub(crate) fn refused(&self, what: &str, expect: &[&str]) {
+        // What an earlier boot was refused for stands until this one's first round.
         let seen = until(what, BOOT, || {
             assert!(!self.world.placed(self.node), "{what}: a permit");
-            Ok((self.world.state(self.node) == Some(HostState::Disproven)).then_some(()))
+            let refused = self.world.state(self.node) == Some(HostState::Disproven);
+            Ok((refused && self.world.findings(self.node, Severity::Error) == expect).then_some(()))
         });
         seen.unwrap_or_else(|error| panic!("{error}\n{}", self.world.explained(self.node)));
-        self.found(what, Severity::Error, expect);
         assert!(!self.world.placed(self.node), "{what}: a permit");
         self.say(what, &format!("refused: {expect:?}"));
     }
 
-    /// A boot of another kernel image, on the disk of this host: refused by exactly these findings.
+    /// A boot of another kernel image, on the disk of this host: refused by exactly these findings, in a result of its own.
     pub(crate) fn boots(&mut self, what: &str, uki: &str, expect: &[&str]) {
+        let before = self.world.lab.standing(self.node).unwrap().result;
         let file = self.guest.image().file(uki);
         self.guest.disk().unwrap().install_uki(&file).unwrap();
         self.guest.start().unwrap();
         self.refused(what, expect);
+        let fresh = || Ok((self.world.lab.standing(self.node)?.result != before).then_some(()));
+        until("a result of this boot", BOOT, fresh).unwrap();
+        self.found(what, Severity::Error, expect);
         self.guest.kill();
     }
 
