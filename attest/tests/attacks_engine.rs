@@ -180,6 +180,10 @@ fn mounted(source: &str, leads_to: Option<&str>, writable: bool) -> Vec<u8> {
     })
 }
 
+/// A policy that takes hostd's accusations for reservations. Nothing softens them unless it says so.
+const LAX: &str = "content_unknown = \"warning\"\nbind_mount = \"warning\"\n[workload]\nprivileged = \"warning\"\n\
+                   host_namespace = \"warning\"\nsensitive_mount = \"warning\"";
+
 #[test]
 fn e9_a_container_that_reaches_into_the_host_is_told_whatever_its_state() {
     let rows: [(&str, Vec<u8>, &[&str]); 16] = [
@@ -222,10 +226,10 @@ fn e9_a_container_that_reaches_into_the_host_is_told_whatever_its_state() {
         ),
         ("no inventory at all", b"{}".to_vec(), &["workload.malformed"]),
     ];
-    let lax = judge_uncovered();
-    let rules = "[workload]\nprivileged = \"contraindicated\"\nhost_namespace = \"contraindicated\"\nsensitive_mount = \"contraindicated\"";
-    let strict = judge(&policy(rules), &[&manifest("A", "runc 1")]);
-    let exempt = judge(&policy(&format!("{rules}\nexempt_images = [\"sha256:1\"]")), &[&manifest("A", "runc 1")]);
+    let by = |rules: &str| judge(&policy(rules), &[&manifest("A", "runc 1")]);
+    let lax = by(LAX);
+    let strict = by("");
+    let exempt = by("[workload]\nexempt_images = [\"sha256:1\"]");
     for (name, inventory, expect) in rows {
         let mut host = Host::boot(&manifest("A", "runc 1"));
         host.inventory = inventory;
@@ -264,8 +268,20 @@ fn e9_containers_that_nobody_told_of_are_missed() {
         running.engines.get_mut("docker").unwrap().processes.insert(process);
         let mut host = Host::boot(&running);
         host.inventory = inventory.to_canonical();
-        let appraisal = host.round(&judge_uncovered()).unwrap();
-        told(&appraisal).iter().map(|(_, id)| (*id).to_owned()).collect::<Vec<_>>()
+        // As much as the worst that such a container could be found to do.
+        let one = LAX.replace("sensitive_mount = \"warning\"", "");
+        let judges = [(LAX, Warning), (one.as_str(), Error), ("", Error)];
+        let mut ids = Vec::new();
+        for (rules, weight) in judges {
+            host.state = None;
+            let appraisal = host.round(&judge(&policy(rules), &[&manifest("A", "runc 1")])).unwrap();
+            let found = told(&appraisal);
+            assert!(found.iter().all(|(severity, _)| *severity == weight), "{rules}: {found:?}");
+            let tier = if weight == Error && !found.is_empty() { Tier::Contraindicated } else { REPORTED };
+            assert_eq!(engine(&appraisal), tier, "{rules}");
+            ids = found.iter().map(|(_, id)| (*id).to_owned()).collect();
+        }
+        ids
     };
     let docker = |workloads| Inventory { version: 1, engines: [("docker".to_owned(), workloads)].into() };
     assert_eq!(with(docker(EngineWorkloads::default())), Vec::<String>::new(), "honest: none");
@@ -326,15 +342,37 @@ fn b21_root_that_speaks_with_hostds_keys_is_believed_no_more_than_hostd() {
 }
 
 #[test]
+fn e6_a_program_below_a_bind_mount_is_named() {
+    for (rules, weight, tier) in [("", Error, Tier::Contraindicated), (LAX, Warning, REPORTED)] {
+        let judge = judge(&policy(rules), &[&manifest("A", "runc 1")]);
+        let mut host = Host::boot(&manifest("A", "runc 1"));
+        assert_eq!(told(&host.round(&judge).unwrap()), [], "the honest twin");
+        // Even with the content that the reference allows.
+        let mut mounted = manifest("A", "runc 1");
+        mounted.engines.get_mut("docker").unwrap().mounted.insert(RUNC.into());
+        host.report(&mounted);
+        let appraisal = host.round(&judge).unwrap();
+        assert_eq!((told(&appraisal), engine(&appraisal)), (vec![(weight, "engine.bind-mount")], tier));
+        let found = appraisal.findings().find(|one| one.id == "engine.bind-mount").unwrap();
+        assert!(found.message.contains(RUNC));
+    }
+}
+
+#[test]
 fn e5_a_content_that_nobody_read_is_told_until_the_next_boot() {
-    let judge = judge_uncovered();
+    for (rules, weight, tier) in [("", Error, Tier::Contraindicated), (LAX, Warning, REPORTED)] {
+        e5_content_unknown(&judge(&policy(rules), &[&manifest("A", "runc 1")]), weight, tier);
+    }
+}
+
+fn e5_content_unknown(judge: &Judge, weight: hostmark_attest::finding::Severity, tier: Tier) {
     let mut host = Host::boot(&manifest("A", "runc 1"));
-    assert_eq!(told(&host.round(&judge).unwrap()), [], "the honest twin");
+    assert_eq!(told(&host.round(judge).unwrap()), [], "the honest twin");
     let why = "it was changed and restored before it was read".to_owned();
     host.log(&Event::ContentUnknown { what: CONFIG.into(), why });
     for _ in 0..2 {
-        let appraisal = host.round(&judge).unwrap();
-        assert_eq!((told(&appraisal), engine(&appraisal)), (vec![(Warning, "engine.content-unknown")], REPORTED));
+        let appraisal = host.round(judge).unwrap();
+        assert_eq!((told(&appraisal), engine(&appraisal)), (vec![(weight, "engine.content-unknown")], tier));
         let found = appraisal.findings().find(|one| one.id == "engine.content-unknown").unwrap();
         assert!(found.found.as_ref().unwrap().contains(CONFIG));
     }

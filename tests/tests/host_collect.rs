@@ -364,7 +364,7 @@ fn e5_a_configuration_that_was_edited_and_restored_is_in_the_host_log() {
     let (third, evidence, _) = bench.round(&mut collector, Some(second.state()));
     assert_eq!(
         (weighty(&third), third.tier(Submodule::Engine)),
-        (vec!["engine.content-unknown".into()], Tier::Warning)
+        (vec!["engine.content-unknown".into()], Tier::Contraindicated)
     );
     let last = logged(&evidence).pop().unwrap();
     assert!(matches!(&last, Event::ContentUnknown { what, .. } if what == "/etc/docker/daemon.json"), "{last:?}");

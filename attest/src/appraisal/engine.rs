@@ -7,7 +7,7 @@ use super::{Subject, engine_ima, workload};
 use crate::finding::{Finding, Findings, Severity};
 use crate::host_log::{Event, VerifiedHostLog};
 use crate::manifest::{EngineManifest, compare};
-use crate::policy::{AppraisalPolicy, Window};
+use crate::policy::{AppraisalPolicy, EngineRules, Window};
 use crate::replay::{ReplayedLogs, Resend};
 use crate::state::{EngineSeen, RoundState};
 use crate::tier::{Basis, Tier};
@@ -22,10 +22,13 @@ pub(super) fn appraise(
     let mut subject = Subject { findings: logs.host_log_findings().clone(), ..Subject::default() };
     let mut seen = EngineSeen::default();
     let Some(rules) = policy.engine() else { return Ok((subject, seen)) };
-    let facts = check_hostd(logs, &mut subject);
+    let facts = check_hostd(logs, rules, &mut subject);
     let mut tier = Tier::Contraindicated;
     if let Some(manifest) = anchored(logs, &mut subject) {
         tier = judge(&manifest, windows, &mut subject);
+        let mounts = bind_mounts(&manifest, rules);
+        tier = tier.after(mounts.worst());
+        subject.findings.append(mounts);
         if let Some(prefix) = logs.ima() {
             let (findings, kept) =
                 engine_ima::cross_check(&manifest, prefix, before.map(RoundState::engine), rules, windows)?;
@@ -44,7 +47,7 @@ pub(super) fn appraise(
 }
 
 /// What speaks against hostd's own word: libraries that were slipped in beside it, and what it saw too late. Returns the weight.
-fn check_hostd(logs: &ReplayedLogs<'_>, subject: &mut Subject) -> Option<Severity> {
+fn check_hostd(logs: &ReplayedLogs<'_>, rules: &EngineRules, subject: &mut Subject) -> Option<Severity> {
     let mut findings = Findings::new();
     let preloaded = logs.genuine().unanchored().facts.get("hostd-preload");
     findings.check("hostd.preload", preloaded.is_some(), || {
@@ -65,7 +68,7 @@ fn check_hostd(logs: &ReplayedLogs<'_>, subject: &mut Subject) -> Option<Severit
     findings.check("engine.content-unknown", !unknown.is_empty(), || {
         let (what, why) = unknown.last().copied().unwrap_or_default();
         let text = format!("{} times since boot a measured file was not what hostd could read", unknown.len());
-        Finding::warning("", text)
+        Finding::new("", rules.content_unknown.severity(), text)
             .expected("each content measured")
             .found(format!("last {what}: {why}"))
             .fix("find out who changed it and what ran meanwhile (hostd's journal has the times); a reboot begins anew")
@@ -73,6 +76,27 @@ fn check_hostd(logs: &ReplayedLogs<'_>, subject: &mut Subject) -> Option<Severit
     let worst = findings.worst();
     subject.findings.append(findings);
     worst
+}
+
+/// Mounts over the engines' files: what runs there is not what is installed, whatever content hostd read.
+fn bind_mounts(manifest: &EngineManifest, rules: &EngineRules) -> Findings {
+    let mut findings = Findings::new();
+    for (name, engine) in &manifest.engines {
+        let path = engine.mounted.first();
+        findings.check("engine.bind-mount", path.is_some(), || {
+            let path = path.map(String::as_str).unwrap_or_default();
+            let text = format!("something is mounted over {path}: what runs is not what is installed");
+            let more = match engine.mounted.len().saturating_sub(1) {
+                0 => String::new(),
+                more => format!(" (and {more} more)"),
+            };
+            Finding::new("", rules.bind_mount.severity(), text)
+                .expected("no mount there")
+                .found(format!("{path}{more}"))
+                .fix(format!("umount {path}, restart {name}, and find out who mounted it"))
+        });
+    }
+    findings
 }
 
 /// The manifest, if the host log recorded it last.

@@ -30,7 +30,7 @@ pub(super) fn appraise(bytes: &[u8], manifest: &EngineManifest, rules: &Workload
     for (name, engine) in &manifest.engines {
         let told = inventory.as_ref().is_some_and(|inventory| inventory.engines.contains_key(name));
         findings.check("workload.unknown", !engine.processes.is_empty() && !told, || {
-            Finding::warning("", format!("{name} runs, and its containers are not told"))
+            Finding::new("", rules.unknown().severity(), format!("{name} runs, and its containers are not told"))
                 .fix("update hostd, and let it ask the engine's socket")
         });
     }
@@ -38,7 +38,8 @@ pub(super) fn appraise(bytes: &[u8], manifest: &EngineManifest, rules: &Workload
         let unreadable = workloads.unreadable.first();
         findings.check("workload.unreadable", unreadable.is_some(), || {
             let (what, why) = unreadable.map_or(("", ""), |one| (&one.what, &one.why));
-            Finding::warning("", format!("{engine} has containers of which nothing is known: {what}: {why}"))
+            let text = format!("{engine} has containers of which nothing is known: {what}: {why}");
+            Finding::new("", rules.unknown().severity(), text)
                 .fix("let hostd read the engine's socket and state directory")
         });
         for (id, container) in &workloads.containers {

@@ -118,13 +118,6 @@ pub fn compare(manifest: &EngineManifest, reference: &EngineReference) -> Findin
     compare_files(manifest, reference, &mut findings);
     for (name, engine) in &manifest.engines {
         compare_processes(name, engine, &mut findings);
-        for path in &engine.mounted {
-            findings.check("engine.bind-mount", true, || {
-                Finding::warning("", format!("Something is mounted over {path}: what runs is not what is installed"))
-                    .expected("no mount there")
-                    .fix(format!("umount {path}, restart {name}, and find out who mounted it"))
-            });
-        }
         for one in &engine.unreadable {
             findings.check("engine.unreadable", true, || {
                 Finding::error("", format!("The content of {} is unknown: {}", one.what, one.why))
@@ -413,7 +406,7 @@ mod tests {
                 reference.forbidden.insert("docker.hosts".into(), vec![Setting::Text("tcp://0.0.0.0:2375".into())]);
             }),
             ("another root", &["engine.root"], |manifest, _| manifest.root_is_default = false),
-            ("a bind mount over a program", &["engine.bind-mount"], |manifest, _| {
+            ("a bind mount over a program is no matter of references", &[], |manifest, _| {
                 docker(manifest).mounted.insert("/usr/bin/docker".into());
             }),
             ("foreign mounts", &["engine.foreign-mounts"], |manifest, _| {
@@ -452,17 +445,6 @@ mod tests {
         let findings = compare(&manifest, &reference);
         assert_eq!(ids(&findings), ["engine.file-changed", "engine.deleted-binary"]);
         assert!(findings.as_slice().iter().all(|finding| finding.message.contains("/usr/bin/dockerd")));
-    }
-
-    #[test]
-    fn e6_a_program_below_a_bind_mount_is_named() {
-        let reference = EngineReference::capture(&sample());
-        assert!(compare(&sample(), &reference).as_slice().is_empty(), "the honest twin");
-        let mut manifest = sample();
-        docker(&mut manifest).mounted.insert("/usr/sbin/runc".into());
-        let findings = compare(&manifest, &reference);
-        assert_eq!(ids(&findings), ["engine.bind-mount"], "even with the content that the reference allows");
-        assert!(findings.as_slice()[0].message.contains("/usr/sbin/runc"));
     }
 
     #[test]

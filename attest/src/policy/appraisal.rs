@@ -114,7 +114,7 @@ impl std::fmt::Display for Expectation {
 }
 
 /// What an unsatisfied rule or an unknown file costs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnUnknown {
     /// A reservation.
@@ -173,6 +173,12 @@ pub struct EngineRules {
     /// Directories, each with a `/` at its end, of which the host's IMA policy measures every read (FILE_CHECK).
     #[serde(default)]
     pub ima_covers: Vec<String>,
+    /// What a content costs that came and went unread since boot.
+    #[serde(default = "strict")]
+    pub content_unknown: OnUnknown,
+    /// What a mount over an engine's file costs.
+    #[serde(default = "strict")]
+    pub bind_mount: OnUnknown,
 }
 
 impl EngineRules {
@@ -204,11 +210,11 @@ pub struct WorkloadRules {
 impl Default for WorkloadRules {
     fn default() -> Self {
         let (allowed_mounts, exempt_images, runtimes) = Default::default();
-        let warning = OnUnknown::Warning;
+        // hostd's word affirms nothing; where it accuses its own host it is believed.
         Self {
-            privileged: warning,
-            host_namespace: warning,
-            sensitive_mount: warning,
+            privileged: strict(),
+            host_namespace: strict(),
+            sensitive_mount: strict(),
             allowed_mounts,
             exempt_images,
             runtimes,
@@ -222,6 +228,16 @@ impl WorkloadRules {
     pub fn allows_mount(&self, path: &str) -> bool {
         self.allowed_mounts.contains(path)
     }
+
+    /// What a container costs of which nothing is known: it may do the worst of all.
+    #[must_use]
+    pub fn unknown(&self) -> OnUnknown {
+        self.privileged.max(self.host_namespace).max(self.sensitive_mount)
+    }
+}
+
+const fn strict() -> OnUnknown {
+    OnUnknown::Contraindicated
 }
 
 const fn host_log_pcr() -> u8 {
