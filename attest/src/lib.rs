@@ -12,6 +12,7 @@ pub mod admission;
 pub mod appraisal;
 pub mod boot_log;
 pub mod bytes;
+pub mod ccel;
 pub mod check;
 pub mod counters;
 pub mod digest;

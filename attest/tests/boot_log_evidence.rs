@@ -6,26 +6,25 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
+    unreachable_pub,
+    missing_docs,
     reason = "a test fails by panicking"
 )]
 
+#[path = "common/evidence.rs"]
+mod evidence;
+
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use hostmark_attest::boot_log::{BootLog, inspect};
 use hostmark_attest::digest::{Digest, HashAlg, PcrValues};
 use serde_json::Value;
 
-/// The folder of boot logs, or None when this machine has no evidence.
-fn folder() -> Option<PathBuf> {
-    let root = std::env::var_os("HOSTMARK_EVIDENCE");
-    if root.is_none() {
-        println!("skipped: HOSTMARK_EVIDENCE is not set");
-    }
-    root.map(|root| PathBuf::from(root).join("eventlog"))
-}
+use evidence::read;
 
-fn read(path: &Path) -> Vec<u8> {
-    std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+fn folder() -> Option<PathBuf> {
+    evidence::folder("eventlog", LOGS.len() + NO_LOGS.len())
 }
 
 fn json(path: &Path) -> Value {
@@ -102,8 +101,20 @@ fn each_log_is_read_as_its_source_says() {
         assert_eq!(claims.command_line.is_some(), command_line, "{name}: {:?} {findings:?}", claims.command_line);
         assert!(findings.acceptable() && log.findings().acceptable(), "{name}: odd, not refused");
     }
-    let text = read(&folder.join("keylime__binary_bios_measurements-bogus"));
-    assert_eq!(BootLog::parse(&text).unwrap_err().at, 32, "34 bytes of text are no log");
+    for (name, at) in NO_LOGS {
+        assert_eq!(BootLog::parse(&read(&folder.join(name))).unwrap_err().at, at, "{name}");
+    }
+}
+
+/// Files that are no log, and the byte where that shows.
+const NO_LOGS: [(&str, usize); 1] = [("keylime__binary_bios_measurements-bogus", 32)];
+
+#[test]
+fn every_fixture_has_a_row() {
+    let Some(folder) = folder() else { return };
+    let companion = |name: &str| name.ends_with(".json") || name.ends_with(".yaml");
+    let rows = LOGS.iter().map(|row| row.0).chain(NO_LOGS.iter().map(|row| row.0));
+    evidence::complete(&folder, rows, companion);
 }
 
 /// PCRs that the source's TPM held and its log does not explain.
@@ -177,4 +188,67 @@ fn a_second_parser_replays_to_the_same_values() {
         }
     }
     assert!(compared > 500, "{compared} values compared");
+}
+/// What is noticed in each log beside boot variables that are measured without their names, which most firmware does.
+#[rustfmt::skip]
+const FINDINGS: &[(&str, &[&str])] = &[
+    ("eve__tcg_log_1.bin", &["boot.command-line-ambiguous"]),
+    ("acs__tpmbios.log.bin", &["boot.secure-boot-absent", "boot.sha1-only"]),
+    ("cmc__seitec-edge_binary_bios_measurements.bin", &["boot.sha1-only"]),
+    ("go-attestation__crypto_agile_eventlog.bin", &["boot.secure-boot-malformed"]),
+    ("go-attestation__ebs_event_missing_eventlog.bin", &["boot.sha1-only"]),
+    ("go-attestation__sb_cert_eventlog.bin", &["boot.event-data-unauthenticated", "boot.separator-missing"]),
+    ("go-attestation__short_no_action_eventlog.bin", &["boot.secure-boot-absent", "boot.secure-boot-unseparated", "boot.separator-missing", "boot.sha1-only"]),
+    ("go-eventlog__linux_tpm12.log.bin", &["boot.event-data-unauthenticated", "boot.secure-boot-unauthenticated", "boot.sha1-only"]),
+    ("go-tpm-tools__arch-linux-workstation.bin", &["boot.secure-boot-malformed"]),
+    ("go-tpm-tools__cos-85-amd-sev.bin", &["boot.event-data-unauthenticated"]),
+    ("go-tpm-tools__debian-10.bin", &["boot.event-data-unauthenticated", "boot.sha1-only"]),
+    ("go-tpm-tools__gdc-host.bin", &["boot.event-data-unauthenticated"]),
+    ("guard-oss__binary_bios_measurements_15.bin", &["boot.sha1-only"]),
+    ("guard-oss__dell-r340_winserver2019.bin", &["boot.event-data-unauthenticated", "boot.pseudo-pcr"]),
+    ("guard-oss__supermicro_winserver2022.bin", &["boot.bank-incomplete", "boot.pseudo-pcr", "boot.secure-boot-absent"]),
+    ("guard-oss__windows_event_log.bin", &["boot.pseudo-pcr", "boot.sha1-only"]),
+    ("guard-oss__x1carbon8_win10.bin", &["boot.bank-incomplete"]),
+    ("ibmtss__amd635.log.bin", &["boot.separator-repeated"]),
+    ("ibmtss__dell1.log.bin", &["boot.bank-incomplete"]),
+    ("ibmtss__p511.log.bin", &["boot.bank-incomplete", "boot.pseudo-pcr"]),
+    ("ibmtss__sm1.log.bin", &["boot.event-data-unauthenticated"]),
+    ("intel-secl__uefi_event_log.bin", &["boot.log-padded"]),
+    ("intel-secl__uefi_event_log_invalid.bin", &["boot.event-data-unauthenticated", "boot.log-padded"]),
+    ("tpm2-tools__event-uefi-sha1-log.bin", &["boot.secure-boot-malformed", "boot.sha1-only"]),
+    ("tpm2-tools__event-uefivar.bin", &["boot.bank-incomplete", "boot.secure-boot-absent", "boot.secure-boot-unauthenticated", "boot.secure-boot-unseparated", "boot.separator-missing"]),
+    ("tpm2-tools__event.bin", &["boot.secure-boot-absent", "boot.secure-boot-unseparated", "boot.separator-missing"]),
+    ("tpm2-tools__specid-vendordata.bin", &["boot.secure-boot-absent", "boot.secure-boot-unseparated", "boot.separator-missing", "boot.spec-id-size"]),
+];
+
+#[test]
+fn each_log_has_its_known_findings() {
+    let Some(folder) = folder() else { return };
+    for (name, ..) in LOGS {
+        let log = BootLog::parse(&read(&folder.join(name))).unwrap();
+        let (_, mut findings) = log.claims(log.best_bank().unwrap());
+        findings.append(log.findings().clone());
+        let ids: BTreeSet<&str> = findings.as_slice().iter().map(|one| one.id.as_str()).collect();
+        let ids: Vec<&str> = ids.into_iter().filter(|id| *id != "boot.variable-content-only").collect();
+        let expect = FINDINGS.iter().find(|row| row.0 == name).map_or(&[][..], |row| row.1);
+        assert_eq!(ids, expect, "{name}");
+    }
+}
+
+/// HIRS: the manufacturer's part of a machine's log with one digest altered, that of a table in PCR 1. The part ends before what
+/// extends PCR 4 and 7 in the machine.
+#[test]
+fn an_altered_digest_does_not_explain_its_pcr() {
+    let Some(folder) = folder() else { return };
+    let parse = |name: &str| BootLog::parse(&read(&folder.join(name))).unwrap();
+    let machine = parse("HIRS__laptop_default_binary_bios_measurements.bin");
+    let altered = parse("HIRS__laptop_badOemInstall_oem.1.rimel");
+    for (bank, expect) in [(HashAlg::Sha1, &[4, 7][..]), (HashAlg::Sha256, &[1, 4, 7])] {
+        let quoted = machine.replay_bank(bank);
+        let mismatched = |log: &BootLog| -> Vec<u8> {
+            (0..8).filter(|index| log.compare(bank, &quoted, [*index]).has("boot.replay")).collect()
+        };
+        assert!(mismatched(&machine).is_empty());
+        assert_eq!(mismatched(&altered), expect, "{bank}");
+    }
 }

@@ -6,8 +6,13 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
+    unreachable_pub,
+    missing_docs,
     reason = "a test fails by panicking, and reads its evidence"
 )]
+
+#[path = "common/evidence.rs"]
+mod evidence;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,12 +21,17 @@ use hostmark_attest::digest::{Digest, HashAlg, PcrBanks};
 use hostmark_attest::finding::Findings;
 use hostmark_attest::ima::{ImaLog, ImaPosition, ImaQuirks, check_boot_aggregate, inspect, replay_prefix};
 
+/// keylime's samples stand in no row: they end with a line that is none.
+const SAMPLES: &str = "keylime__ima_ast_samples";
+
 fn evidence() -> Option<PathBuf> {
-    let folder = std::env::var_os("HOSTMARK_EVIDENCE").map(PathBuf::from);
-    if folder.is_none() {
-        println!("skipped: HOSTMARK_EVIDENCE is not set");
-    }
-    folder
+    evidence::folder("ima", LISTS.len() + 1).and_then(|ima| ima.parent().map(PathBuf::from))
+}
+
+#[test]
+fn every_fixture_has_a_row() {
+    let Some(folder) = evidence() else { return };
+    evidence::complete(&folder.join("ima"), LISTS.iter().map(|list| list.file).chain([SAMPLES]), |_| false);
 }
 
 fn ids(findings: &Findings) -> Vec<&str> {
@@ -99,7 +109,7 @@ fn every_list_has_its_known_values() {
 #[test]
 fn keylime_samples() {
     let Some(folder) = evidence() else { return };
-    let bytes = std::fs::read(folder.join("ima/keylime__ima_ast_samples")).unwrap();
+    let bytes = std::fs::read(folder.join("ima").join(SAMPLES)).unwrap();
     let bad = bytes.windows(6).position(|window| window == b"sha1:I").unwrap() + 5;
     assert_eq!(ImaLog::parse(&bytes).unwrap_err().at, bad);
     let last = bytes[..bad].iter().rposition(|byte| *byte == b'\n').unwrap();

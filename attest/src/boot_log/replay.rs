@@ -43,7 +43,8 @@ impl BootLog {
         self.replay_from(bank, self.locality())
     }
 
-    fn replay_from(&self, bank: HashAlg, locality: u8) -> PcrValues {
+    /// As [`BootLog::replay_bank`], with PCR 0 started by this locality.
+    pub(crate) fn replay_from(&self, bank: HashAlg, locality: u8) -> PcrValues {
         let mut values = [None::<Digest>; PCR_COUNT as usize];
         for event in self.events() {
             let (Some(index), Some(digest)) = (event.extends(), event.digest(bank)) else { continue };
