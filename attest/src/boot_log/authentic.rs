@@ -3,10 +3,9 @@
 //! Establishes that the data, or a named part of it, is what the PCR was extended with. Does not establish the event's type or
 //! its meaning: the same bytes may have been measured under another type.
 
-use super::{BootLog, Event, EventType};
+use super::{Event, EventType};
 use crate::bytes::Reader;
-use crate::digest::HashAlg;
-use crate::finding::{Finding, Findings};
+use crate::digest::{Digest, HashAlg};
 
 /// What the logged digest says about the event's data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -86,7 +85,12 @@ impl Event<'_> {
     /// Compares the data with the logged digest of `bank`.
     #[must_use]
     pub fn authenticity(&self, bank: HashAlg) -> Authenticity {
-        let Some(digest) = self.digest(bank).filter(|_| bank.computable()) else {
+        self.authenticity_of(bank, self.digest(bank))
+    }
+
+    /// As [`Event::authenticity`], with the digest at hand.
+    pub(super) fn authenticity_of(&self, bank: HashAlg, digest: Option<Digest>) -> Authenticity {
+        let Some(digest) = digest.filter(|_| bank.computable()) else {
             return Authenticity::Elsewhere;
         };
         let data = self.data();
@@ -96,6 +100,17 @@ impl Event<'_> {
         if hashed_elsewhere(kind) {
             return Authenticity::Elsewhere;
         }
+        if kind == EventType::EV_IPL
+            && let Some((text, _)) = grub_text(data)
+        {
+            // Upstream hashes the text without its closing NUL, Red Hat's commands with it.
+            let texts = is(text) || bank.hash(&[text, &[0]]) == Some(digest);
+            return match texts {
+                true => Authenticity::TextAfterLabel,
+                false if is(data) => Authenticity::Whole,
+                false => Authenticity::Differs,
+            };
+        }
         if is(data) {
             return Authenticity::Whole;
         }
@@ -103,12 +118,6 @@ impl Event<'_> {
             EventType::EV_EFI_VARIABLE_BOOT => match UefiVariable::parse(data) {
                 Some(variable) if is(variable.content) => Authenticity::VariableContent,
                 _ => Authenticity::Differs,
-            },
-            EventType::EV_IPL => match grub_text(data) {
-                // Upstream hashes the text without its closing NUL, Red Hat's commands with it.
-                Some((text, _)) if is(text) || bank.hash(&[text, &[0]]) == Some(digest) => Authenticity::TextAfterLabel,
-                Some(_) => Authenticity::Differs,
-                None => Authenticity::Elsewhere,
             },
             kind if hashes_its_data(kind) => Authenticity::Differs,
             _ => Authenticity::Elsewhere,
@@ -145,41 +154,4 @@ const fn hashed_elsewhere(kind: EventType) -> bool {
             | EventType::EV_EFI_PLATFORM_FIRMWARE_BLOB2
             | EventType::EV_EFI_HCRTM_EVENT
     )
-}
-
-impl BootLog {
-    /// Events whose data should hash to their digest and does not: they yield no claim.
-    #[must_use]
-    pub fn unauthenticated(&self, bank: HashAlg) -> Findings {
-        let mut findings = Findings::new();
-        let (mut differs, mut content) = (0usize, 0usize);
-        let mut first = None;
-        for event in self.events() {
-            match event.authenticity(bank) {
-                Authenticity::Differs => {
-                    differs = differs.saturating_add(1);
-                    first = first.or(Some((event.index, event.event_type(), event.pcr())));
-                }
-                Authenticity::VariableContent => content = content.saturating_add(1),
-                _ => {}
-            }
-        }
-        if let Some((index, kind, pcr)) = first {
-            findings.check("boot.event-data-unauthenticated", differs > 0, || {
-                Finding::info("", "event data does not hash to the logged digest; it is used for no claim")
-                    .expected("data that hashes to its digest")
-                    .found(format!("{differs} events, first event {index} ({kind}, PCR {pcr})"))
-            });
-        }
-        if content > 0 {
-            findings.push(
-                Finding::info(
-                    "boot.variable-content-only",
-                    "firmware measures the content of boot variables without their names",
-                )
-                .found(format!("{content} events")),
-            );
-        }
-        findings
-    }
 }

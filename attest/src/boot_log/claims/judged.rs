@@ -1,0 +1,93 @@
+//! A log's events with what one bank's digests say of their data: each event's data is hashed once for all claims.
+
+use super::super::{Authenticity, BootLog, Event};
+use crate::digest::{Digest, HashAlg};
+use crate::finding::{Finding, Findings};
+
+/// One event, judged.
+#[derive(Debug, Clone, Copy)]
+pub(in super::super) struct JudgedEvent<'a> {
+    pub(in super::super) event: Event<'a>,
+    /// The PCR that it extends.
+    pub(in super::super) pcr: Option<u8>,
+    /// Its digest in the bank.
+    pub(in super::super) digest: Option<Digest>,
+    pub(in super::super) data: Authenticity,
+}
+
+/// Every event, judged by one bank.
+#[derive(Debug, Clone)]
+pub(in super::super) struct Judged<'a> {
+    pub(in super::super) bank: HashAlg,
+    pub(in super::super) events: Vec<JudgedEvent<'a>>,
+}
+
+impl<'a> Judged<'a> {
+    pub(in super::super) fn in_pcr(&self, pcr: u8) -> impl Iterator<Item = &JudgedEvent<'a>> {
+        self.events.iter().filter(move |one| one.pcr == Some(pcr))
+    }
+
+    /// Whether the data hashes to the digest, whatever the type says: a type may claim that something else was hashed.
+    pub(in super::super) fn is_whole(&self, one: &JudgedEvent<'a>) -> bool {
+        match one.data {
+            Authenticity::Whole => true,
+            Authenticity::Elsewhere => one.digest.is_some() && self.bank.hash(&[one.event.data()]) == one.digest,
+            _ => false,
+        }
+    }
+}
+
+impl BootLog {
+    pub(in super::super) fn judged(&self, bank: HashAlg) -> Judged<'_> {
+        let judge = |event: Event<'_>| {
+            let digest = event.digest(bank);
+            (event.extends(), digest, event.authenticity_of(bank, digest))
+        };
+        let events = self.events().map(|event| {
+            let (pcr, digest, data) = judge(event);
+            JudgedEvent { event, pcr, digest, data }
+        });
+        Judged { bank, events: events.collect() }
+    }
+
+    /// Events whose data should hash to their digest and does not: they yield no claim.
+    #[must_use]
+    pub fn unauthenticated(&self, bank: HashAlg) -> Findings {
+        self.judged(bank).unauthenticated()
+    }
+}
+
+impl Judged<'_> {
+    pub(super) fn unauthenticated(&self) -> Findings {
+        let mut findings = Findings::new();
+        let (mut differs, mut content) = (0usize, 0usize);
+        let mut first = None;
+        for one in &self.events {
+            match one.data {
+                Authenticity::Differs => {
+                    differs = differs.saturating_add(1);
+                    first = first.or(Some((one.event.index, one.event.event_type(), one.event.pcr())));
+                }
+                Authenticity::VariableContent => content = content.saturating_add(1),
+                _ => {}
+            }
+        }
+        if let Some((index, kind, pcr)) = first {
+            findings.check("boot.event-data-unauthenticated", differs > 0, || {
+                Finding::info("", "event data does not hash to the logged digest; it is used for no claim")
+                    .expected("data that hashes to its digest")
+                    .found(format!("{differs} events, first event {index} ({kind}, PCR {pcr})"))
+            });
+        }
+        if content > 0 {
+            findings.push(
+                Finding::info(
+                    "boot.variable-content-only",
+                    "firmware measures the content of boot variables without their names",
+                )
+                .found(format!("{content} events")),
+            );
+        }
+        findings
+    }
+}
