@@ -40,6 +40,15 @@ pub struct Container {
     pub host_namespaces: BTreeSet<String>,
     /// What it has mounted of the host's file system.
     pub mounts: BTreeSet<Mount>,
+    /// Capabilities that it was given (Docker: beyond the engine's own set; bundles: all), without `CAP_`.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub capabilities: BTreeSet<String>,
+    /// Devices that it may open, as cgroups name them: `b 8:* rwm`. Those that every engine grants are left out.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub device_rules: BTreeSet<String>,
+    /// It may write what engines keep read-only: `/proc/sys`, `/proc/sysrq-trigger`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub system_paths: bool,
 }
 
 /// A part of the host's file system inside a container.
@@ -117,12 +126,15 @@ impl Inventory {
             for (id, container) in &engine.containers {
                 limit("namespaces of a container", container.host_namespaces.len(), LIST_MAX)?;
                 limit("mounts of a container", container.mounts.len(), LIST_MAX)?;
+                limit("capabilities of a container", container.capabilities.len(), LIST_MAX)?;
+                limit("device rules of a container", container.device_rules.len(), LIST_MAX)?;
                 let texts =
                     [id, &container.name, &container.image, &container.state, &container.restart, &container.runtime];
+                let texts = texts.into_iter().chain(&container.capabilities).chain(&container.device_rules);
                 let mounts = container.mounts.iter().flat_map(|mount| {
                     [Some(&mount.source), mount.leads_to.as_ref(), Some(&mount.destination)].into_iter().flatten()
                 });
-                for text in texts.into_iter().chain(mounts) {
+                for text in texts.chain(mounts) {
                     limit("bytes of a text", text.len(), TEXT_MAX)?;
                 }
             }
@@ -140,8 +152,32 @@ fn limit(what: &'static str, found: usize, most: usize) -> Result<(), ParseError
     if found > most { Err(over(what, found, most)) } else { Ok(()) }
 }
 
-/// Directories whose content rules a host, with all below them.
-const RULING: [&str; 8] = ["/boot", "/dev", "/etc", "/proc", "/root", "/sys", "/usr", "/var/lib"];
+/// Directories whose content rules a host, with all below them. Programs and libraries have two places on a host whose /usr is not merged;
+/// cron's tables make programs of text; bundles say what a container may do.
+const RULING: [&str; 22] = [
+    "/bin",
+    "/boot",
+    "/dev",
+    "/efi",
+    "/etc",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/proc",
+    "/root",
+    "/run/containerd/io.containerd.runtime.v2.task",
+    "/run/dbus",
+    "/run/docker/runtime-runc",
+    "/run/runc",
+    "/run/systemd",
+    "/run/udev",
+    "/sbin",
+    "/sys",
+    "/usr",
+    "/var/lib",
+    "/var/spool/cron",
+];
 /// Sockets through which a container orders others.
 const SOCKETS: [&str; 7] = [
     "/run/containerd/containerd.sock",
@@ -156,11 +192,12 @@ const SOCKETS: [&str; 7] = [
 /// Why a host path inside a container lets it rule the host; None where it does not.
 #[must_use]
 pub fn sensitive(path: &str) -> Option<&'static str> {
+    let path = plain(path);
     // /var/run is /run on every system that has systemd.
-    let path = path
-        .strip_prefix("/var/run")
-        .filter(|rest| rest.is_empty() || rest.starts_with('/'))
-        .map_or_else(|| path.trim_end_matches('/').to_owned(), |rest| format!("/run{}", rest.trim_end_matches('/')));
+    let path = match path.strip_prefix("/var/run") {
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => format!("/run{rest}"),
+        _ => path,
+    };
     if path.is_empty() {
         return Some("/");
     }
@@ -169,6 +206,71 @@ pub fn sensitive(path: &str) -> Option<&'static str> {
     };
     let holds = |one: &&&str| below(one, &path) || below(&path, one);
     SOCKETS.iter().find(holds).or_else(|| RULING.iter().find(holds)).copied()
+}
+
+/// Without `.`, `..` and doubled slashes, as text: where links lead is the host's to say. The root is empty.
+fn plain(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    parts.into_iter().map(|part| format!("/{part}")).collect()
+}
+
+/// Capabilities of which one alone is enough to rule the host, or to speak in its name (capabilities(7)). No engine gives any of them.
+const RULING_CAPABILITIES: [&str; 15] = [
+    "ALL",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+    "DAC_READ_SEARCH",
+    "MAC_ADMIN",
+    "MAC_OVERRIDE",
+    "NET_ADMIN",
+    "PERFMON",
+    "SYSLOG",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_MODULE",
+    "SYS_PTRACE",
+    "SYS_RAWIO",
+    "SYS_TIME",
+];
+
+/// Whether a container with this capability (without `CAP_`) may rule the host.
+#[must_use]
+pub fn rules_by_capability(name: &str) -> bool {
+    RULING_CAPABILITIES.contains(&name)
+}
+
+/// Character devices that engines grant every container: null, zero, full, random, urandom, tty, console, ptmx, ptys, tun.
+const USUAL_DEVICES: [(&str, &str); 10] = [
+    ("1", "3"),
+    ("1", "5"),
+    ("1", "7"),
+    ("1", "8"),
+    ("1", "9"),
+    ("5", "0"),
+    ("5", "1"),
+    ("5", "2"),
+    ("136", "*"),
+    ("10", "200"),
+];
+
+/// Whether a rule of the devices cgroup (`type major:minor access`) opens more than engines grant every container. To make a node
+/// (`m` alone) opens nothing. What is no such rule opens everything.
+#[must_use]
+pub fn rules_by_device(rule: &str) -> bool {
+    let mut words = rule.split(' ');
+    let (Some(kind), Some(number), Some(access), None) = (words.next(), words.next(), words.next(), words.next())
+    else {
+        return true;
+    };
+    let Some((major, minor)) = number.split_once(':') else { return true };
+    access != "m" && !(kind == "c" && USUAL_DEVICES.contains(&(major, minor)))
 }
 
 #[cfg(test)]
@@ -194,8 +296,42 @@ mod tests {
             ("/run/containerd", Some("/run/containerd/containerd.sock")),
             ("/srv/data", None),
             ("/home/app", None),
+            ("//etc", Some("/etc")),
+            ("/srv/../etc/./ssl", Some("/etc")),
+            ("/..", Some("/")),
+            ("/run/systemd/private", Some("/run/systemd")),
+            ("/run/dbus/system_bus_socket", Some("/run/dbus")),
+            ("/run/udev", Some("/run/udev")),
+            ("/var/spool/cron/crontabs", Some("/var/spool/cron")),
+            ("/var/spool/mail", None),
+            ("/sbin", Some("/sbin")),
+            ("/lib64/ld-linux-x86-64.so.2", Some("/lib64")),
+            ("/library", None),
+            ("/run/runc/x", Some("/run/runc")),
         ] {
             assert_eq!(sensitive(path), expect, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_capability_or_a_device_is_told_from_an_engines_own() {
+        for (name, expect) in [("CHOWN", false), ("NET_RAW", false), ("SYS_ADMIN", true), ("BPF", true), ("", false)] {
+            assert_eq!(rules_by_capability(name), expect, "{name}");
+        }
+        for (rule, expect) in [
+            ("c 1:3 rwm", false),
+            ("c 136:* rwm", false),
+            ("c *:* m", false),
+            ("b *:* m", false),
+            ("b 8:0 r", true),
+            ("c 1:1 rwm", true),
+            ("c *:* rwm", true),
+            ("a *:* rwm", true),
+            ("b 1:3 rwm", true),
+            ("c 1:3", true),
+            ("", true),
+        ] {
+            assert_eq!(rules_by_device(rule), expect, "{rule}");
         }
     }
 

@@ -157,11 +157,13 @@ fn b20_a_configuration_that_changes_and_comes_back_is_no_mismatch() {
     assert!(told(&appraisal).contains(&(Error, "engine.file-mismatch")), "{:?}", told(&appraisal));
 }
 
+const IMAGE: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+
 /// An inventory of Docker with one container.
 fn one_container(change: impl FnOnce(&mut Container)) -> Vec<u8> {
     let mut container = Container {
         name: "web".into(),
-        image: "sha256:1".into(),
+        image: IMAGE.into(),
         state: "running".into(),
         restart: "no".into(),
         runtime: "runc".into(),
@@ -173,6 +175,15 @@ fn one_container(change: impl FnOnce(&mut Container)) -> Vec<u8> {
     Inventory { version: 1, engines: [("docker".to_owned(), docker)].into() }.to_canonical()
 }
 
+fn with(capabilities: &[&str], device_rules: &[&str], system_paths: bool) -> Vec<u8> {
+    let owned = |list: &[&str]| list.iter().map(|one| (*one).to_owned()).collect();
+    one_container(|container| {
+        container.capabilities = owned(capabilities);
+        container.device_rules = owned(device_rules);
+        container.system_paths = system_paths;
+    })
+}
+
 fn mounted(source: &str, leads_to: Option<&str>, writable: bool) -> Vec<u8> {
     let (source, leads_to) = (source.to_owned(), leads_to.map(str::to_owned));
     one_container(|container| {
@@ -182,11 +193,11 @@ fn mounted(source: &str, leads_to: Option<&str>, writable: bool) -> Vec<u8> {
 
 /// A policy that takes hostd's accusations for reservations. Nothing softens them unless it says so.
 const LAX: &str = "content_unknown = \"warning\"\nbind_mount = \"warning\"\n[workload]\nprivileged = \"warning\"\n\
-                   host_namespace = \"warning\"\nsensitive_mount = \"warning\"";
+                   host_namespace = \"warning\"\ncapability = \"warning\"\nsensitive_mount = \"warning\"";
 
 #[test]
 fn e9_a_container_that_reaches_into_the_host_is_told_whatever_its_state() {
-    let rows: [(&str, Vec<u8>, &[&str]); 16] = [
+    let rows: [(&str, Vec<u8>, &[&str]); 22] = [
         ("honest: nobody asked", Vec::new(), &[]),
         ("honest: a plain container", one_container(|_| ()), &[]),
         ("honest: data of its own", mounted("/srv/data", None, true), &[]),
@@ -224,12 +235,18 @@ fn e9_a_container_that_reaches_into_the_host_is_told_whatever_its_state() {
             mounted("/etc/link", Some("/srv/data"), true),
             &["workload.sensitive-mount"],
         ),
+        ("honest: an engine's own capability and device", with(&["CHOWN", "NET_RAW"], &["c 1:3 rwm"], false), &[]),
+        ("one capability", with(&["SYS_ADMIN"], &[], false), &["workload.capability"]),
+        ("another", with(&["CHOWN", "DAC_READ_SEARCH", "BPF"], &[], false), &["workload.capability"]),
+        ("every disk", with(&[], &["b *:* rwm"], false), &["workload.device-rule"]),
+        ("the host's core_pattern", with(&[], &[], true), &["workload.system-paths"]),
+        ("systemd's socket", mounted("/run/systemd/private", None, true), &["workload.sensitive-mount"]),
         ("no inventory at all", b"{}".to_vec(), &["workload.malformed"]),
     ];
     let by = |rules: &str| judge(&policy(rules), &[&manifest("A", "runc 1")]);
     let lax = by(LAX);
     let strict = by("");
-    let exempt = by("[workload]\nexempt_images = [\"sha256:1\"]");
+    let exempt = by(&format!("[workload]\nexempt_images = [\"{IMAGE}\"]"));
     for (name, inventory, expect) in rows {
         let mut host = Host::boot(&manifest("A", "runc 1"));
         host.inventory = inventory;
@@ -299,7 +316,10 @@ fn e11_another_runtime_and_a_container_past_every_engine_are_told() {
     reported.engines.get_mut("docker").unwrap().settings.insert("default-runtime".into(), live);
     let by_hand = |inventory: &str| inventory.replacen("\"docker\"", "\"runc\"", 1).into_bytes();
     let plain = String::from_utf8(one_container(|_| ())).unwrap();
-    let rows: [(&str, Vec<u8>, &str, &[&str]); 4] = [
+    let renamed = |container: &mut Container| (container.privileged, container.runtime) = (true, "crun".into());
+    let annotated = String::from_utf8(one_container(|container| container.privileged = true)).unwrap();
+    let exempt = format!("exempt_images = [\"{IMAGE}\"]");
+    let rows: [(&str, Vec<u8>, &str, &[&str]); 9] = [
         ("honest", plain.clone().into_bytes(), "", &[]),
         ("another runtime", one_container(|container| container.runtime = "crun".into()), "", &["workload.runtime"]),
         (
@@ -309,6 +329,16 @@ fn e11_another_runtime_and_a_container_past_every_engine_are_told() {
             &[],
         ),
         ("direct runc", by_hand(&plain), "", &["workload.runtime"]),
+        ("honest: an exempt image", annotated.clone().into_bytes(), &exempt, &[]),
+        ("an exempt image by another runtime", one_container(renamed), &exempt, &["workload.runtime"]),
+        (
+            "an exempt image's name, in a bundle made by hand",
+            by_hand(&annotated),
+            &exempt,
+            &["workload.privileged", "workload.runtime"],
+        ),
+        ("a capability", with(&["NET_ADMIN"], &[], false), "", &["workload.capability"]),
+        ("one that may be had", with(&["NET_ADMIN"], &[], false), "allowed_capabilities = [\"NET_ADMIN\"]", &[]),
     ];
     for (name, inventory, rules, expect) in rows {
         let judge = judge(&policy(&format!("[workload]\n{rules}")), &[&reported]);

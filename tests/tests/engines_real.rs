@@ -220,7 +220,10 @@ async fn e9_containers_of_a_real_docker_are_told_whatever_their_state() {
     std::os::unix::fs::symlink("/etc", &link).unwrap();
     let link = link.canonicalize().map(|_| link.display().to_string()).unwrap();
     let device = r#"{"Name": "etc", "DriverOpts": {"type": "none", "o": "bind", "device": "/etc"}}"#;
-    assert_eq!(ask(&socket, "POST /volumes/create", "application/json", device.as_bytes()).0, 201);
+    let layers = r#"{"Name": "layers", "DriverOpts": {"type": "overlay", "o": "lowerdir=/boot", "device": "overlay"}}"#;
+    for volume in [device, layers] {
+        assert_eq!(ask(&socket, "POST /volumes/create", "application/json", volume.as_bytes()).0, 201);
+    }
 
     let mut events = EngineEvents::start(socket.clone()).unwrap();
     events.next().await.unwrap();
@@ -245,8 +248,19 @@ async fn e9_containers_of_a_real_docker_are_told_whatever_their_state() {
     };
     type Reach = fn(&Container) -> bool;
     type Row<'a> = (&'a str, String, &'a [(&'a str, bool)], Reach);
-    let rows: [Row<'_>; 6] = [
-        ("plain", "{}".into(), &[], |one| !one.privileged && one.host_namespaces.is_empty()),
+    let rows: [Row<'_>; 10] = [
+        ("plain", "{}".into(), &[], |one| {
+            let nothing = one.capabilities.is_empty() && one.device_rules.is_empty() && !one.system_paths;
+            nothing && !one.privileged && one.host_namespaces.is_empty()
+        }),
+        ("capable", r#"{"CapAdd": ["SYS_ADMIN"]}"#.into(), &[], |one| {
+            !one.privileged && one.capabilities == ["SYS_ADMIN".to_owned()].into()
+        }),
+        ("devices", r#"{"DeviceCgroupRules": ["b *:* rwm"]}"#.into(), &[], |one| {
+            one.device_rules == ["b *:* rwm".to_owned()].into()
+        }),
+        ("paths", r#"{"ReadonlyPaths": [], "MaskedPaths": []}"#.into(), &[], |one| one.system_paths),
+        ("layers", r#"{"Binds": ["layers:/v"]}"#.into(), &[("/boot", true)], |one| !one.privileged),
         ("privileged", r#"{"Privileged": true, "RestartPolicy": {"Name": "always"}}"#.into(), &[], |one| {
             one.privileged && one.restart == "always"
         }),

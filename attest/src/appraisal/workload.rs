@@ -6,7 +6,7 @@
 use crate::finding::{Finding, Findings, Severity};
 use crate::manifest::EngineManifest;
 use crate::policy::WorkloadRules;
-use crate::workload::{Container, Inventory, Mount, sensitive};
+use crate::workload::{Container, Inventory, Mount, rules_by_capability, rules_by_device, sensitive};
 
 /// Most findings of one round: a host that runs only such containers is not better explained by a thousand lines.
 const LISTED_MAX: usize = 64;
@@ -43,9 +43,13 @@ pub(super) fn appraise(bytes: &[u8], manifest: &EngineManifest, rules: &Workload
                 .fix("let hostd read the engine's socket and state directory")
         });
         for (id, container) in &workloads.containers {
-            if !rules.exempt_images.contains(&container.image) {
-                judge(engine, id, container, manifest, rules, &mut findings);
+            let who = who(engine, id, container);
+            // Docker names an image by the digest of its content; a bundle's annotation is whatever its maker wrote.
+            let exempt = engine == "docker" && rules.exempt_images.contains(&container.image);
+            if !exempt {
+                judge(&who, container, rules, &mut findings);
             }
+            judge_runtime(&who, engine, container, manifest, rules, &mut findings);
         }
     }
     let more = findings.as_slice().len().saturating_sub(LISTED_MAX);
@@ -65,22 +69,18 @@ pub(super) fn appraise(bytes: &[u8], manifest: &EngineManifest, rules: &Workload
     findings
 }
 
-fn judge(
-    engine: &str,
-    id: &str,
-    container: &Container,
-    manifest: &EngineManifest,
-    rules: &WorkloadRules,
-    findings: &mut Findings,
-) {
-    let who = format!(
+fn who(engine: &str, id: &str, container: &Container) -> String {
+    format!(
         "the {engine} container {} ({}, {}, restart {}, image {})",
         container.name,
         id.get(..12).unwrap_or(id),
         container.state,
         container.restart,
         container.image
-    );
+    )
+}
+
+fn judge(who: &str, container: &Container, rules: &WorkloadRules, findings: &mut Findings) {
     let fix = "remove the container (docker rm -f), and find out who may start such; or exempt its image in the policy";
     findings.check("workload.privileged", container.privileged, || {
         Finding::new("", rules.privileged.severity(), format!("{who} is privileged: it rules the host"))
@@ -93,6 +93,32 @@ fn judge(
         Finding::new("", rules.host_namespace.severity(), format!("{who} lives in namespaces of the host"))
             .expected("namespaces of its own")
             .found(shared.join(", "))
+            .fix(fix)
+    });
+    let capable: Vec<&str> = container.capabilities.iter().map(String::as_str).collect();
+    let capable: Vec<&str> =
+        capable.into_iter().filter(|name| rules_by_capability(name) && !rules.allows_capability(name)).collect();
+    findings.check("workload.capability", !capable.is_empty(), || {
+        Finding::new("", rules.capability.severity(), format!("{who} has a capability that is enough to rule the host"))
+            .expected("the engine's own capabilities")
+            .found(capable.join(", "))
+            .fix(fix)
+    });
+    let open: Vec<&str> =
+        container.device_rules.iter().map(String::as_str).filter(|rule| rules_by_device(rule)).collect();
+    findings.check("workload.device-rule", !open.is_empty(), || {
+        Finding::new("", rules.capability.severity(), format!("{who} may open devices of the host"))
+            .expected("the devices that engines grant every container")
+            .found(open.join(", "))
+            .fix(fix)
+    });
+    findings.check("workload.system-paths", container.system_paths, || {
+        let text = format!(
+            "{who} may write /proc/sys, which is the host's: its core_pattern names a program that the host runs"
+        );
+        Finding::new("", rules.capability.severity(), text)
+            .expected("/proc/sys read-only")
+            .found("no read-only paths (systempaths=unconfined)")
             .fix(fix)
     });
     for mount in container.mounts.iter().filter(|mount| !engines_own(mount)) {
@@ -111,6 +137,17 @@ fn judge(
             .fix(fix)
         });
     }
+}
+
+/// An image that may rule the host still has to run by a runtime that is known.
+fn judge_runtime(
+    who: &str,
+    engine: &str,
+    container: &Container,
+    manifest: &EngineManifest,
+    rules: &WorkloadRules,
+    findings: &mut Findings,
+) {
     let usual = manifest.engines.get(engine).and_then(|engine| engine.settings.get("default-runtime"));
     let usual = usual.and_then(|stated| stated.get("live")).map(ToString::to_string);
     let other = usual.as_ref().is_some_and(|usual| *usual != format!("\"{}\"", container.runtime));

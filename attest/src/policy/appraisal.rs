@@ -199,9 +199,14 @@ pub struct WorkloadRules {
     pub host_namespace: OnUnknown,
     /// A container with a path mounted that rules the host.
     pub sensitive_mount: OnUnknown,
+    /// A container with a capability, a device or a system path that is enough to rule the host.
+    pub capability: OnUnknown,
     /// Paths that may be mounted nevertheless, exactly as they are.
     pub allowed_mounts: BTreeSet<String>,
-    /// Ids of images whose containers may do all of this (a node agent).
+    /// Capabilities that a container may have nevertheless, without `CAP_`.
+    pub allowed_capabilities: BTreeSet<String>,
+    /// Ids of images whose containers may do all of this under Docker (a node agent): `sha256:` and 64 hex digits, the digest of an image's
+    /// content. The names that bundles of other engines carry are their maker's word, and exempt nothing.
     pub exempt_images: BTreeSet<String>,
     /// Runtimes that may run containers beside the engine's default.
     pub runtimes: BTreeSet<String>,
@@ -209,13 +214,15 @@ pub struct WorkloadRules {
 
 impl Default for WorkloadRules {
     fn default() -> Self {
-        let (allowed_mounts, exempt_images, runtimes) = Default::default();
+        let (allowed_mounts, allowed_capabilities, exempt_images, runtimes) = Default::default();
         // hostd's word affirms nothing; where it accuses its own host it is believed.
         Self {
             privileged: strict(),
             host_namespace: strict(),
             sensitive_mount: strict(),
+            capability: strict(),
             allowed_mounts,
+            allowed_capabilities,
             exempt_images,
             runtimes,
         }
@@ -229,10 +236,16 @@ impl WorkloadRules {
         self.allowed_mounts.contains(path)
     }
 
+    /// Whether a container may have this capability although it rules the host.
+    #[must_use]
+    pub fn allows_capability(&self, name: &str) -> bool {
+        self.allowed_capabilities.contains(name)
+    }
+
     /// What a container costs of which nothing is known: it may do the worst of all.
     #[must_use]
     pub fn unknown(&self) -> OnUnknown {
-        self.privileged.max(self.host_namespace).max(self.sensitive_mount)
+        self.privileged.max(self.host_namespace).max(self.sensitive_mount).max(self.capability)
     }
 }
 
@@ -295,6 +308,17 @@ impl AppraisalPolicy {
         refuse("policy.ima-covers", bad.is_some() || (!covers.is_empty() && self.raw.ima.is_none()), &|| match bad {
             Some(path) => format!("ima_covers: `{path}` is no absolute directory with `/` at its end"),
             None => "[engine] ima_covers needs [ima]: without the IMA list nothing covers a file".to_owned(),
+        })?;
+        let content = |image: &&String| {
+            let hex = image.strip_prefix("sha256:").unwrap_or_default();
+            hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        };
+        let name = self.raw.workload.exempt_images.iter().find(|image| !content(image));
+        refuse("policy.exempt-image", name.is_some(), &|| {
+            let name = name.map(String::as_str).unwrap_or_default();
+            format!(
+                "[workload] exempt_images: `{name}` is no digest of an image (docker image inspect -f {{{{.Id}}}} IMAGE)"
+            )
         })?;
         for quirk in &self.raw.quirks {
             refuse("policy.quirk", !QUIRKS.iter().any(|(id, _)| id == quirk), &|| {
@@ -425,6 +449,8 @@ unknown = "warning"
         }
         let covering = GOOD.replace("[engine]", "[engine]\nima_covers = [\"/etc/docker/\"]");
         assert!(AppraisalPolicy::parse("p", &covering).is_ok());
+        let exempting = format!("{GOOD}[workload]\nexempt_images = [\"sha256:{}\"]", "a".repeat(64));
+        assert!(AppraisalPolicy::parse("p", &exempting).is_ok());
         let rows = [
             (GOOD.replace("10, 11", "11"), "policy.ima-pcr"),
             (GOOD.replace("12, 13,", "12,"), "policy.host-log-pcr"),
@@ -440,6 +466,9 @@ unknown = "warning"
             (GOOD.replace("[engine]", "[engine]\nima_covers = [\"/\"]"), "policy.ima-covers"),
             (covering.replace("[ima]\npolicy = \"container-host\"\nunknown = \"warning\"\n", ""), "policy.ima-covers"),
             (GOOD.replace("want = \"on\"", "want = { has = [\"on\"] }"), "policy.words"),
+            (format!("{GOOD}[workload]\nexempt_images = [\"agent:latest\"]"), "policy.exempt-image"),
+            (format!("{GOOD}[workload]\nexempt_images = [\"sha256:{}\"]", "A".repeat(64)), "policy.exempt-image"),
+            (format!("{GOOD}[workload]\nexempt_images = [\"sha256:{}\"]", "a".repeat(63)), "policy.exempt-image"),
             (
                 GOOD.replace("secure_boot\"\nwant = \"on\"", "kernel_command_line\"\nwant = { lacks = [\"a b\"] }"),
                 "policy.words",

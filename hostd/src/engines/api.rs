@@ -22,6 +22,9 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// Why there is no answer, in stable words.
 type Silence = &'static str;
 
+/// The daemon knows no such thing (404).
+pub(crate) const ABSENT: Silence = "there is no such thing";
+
 /// One request, one JSON answer.
 pub(crate) fn get(socket: &Path, path: &str) -> Result<Value, Silence> {
     let end = Instant::now().checked_add(DEADLINE).ok_or("no clock")?;
@@ -53,6 +56,9 @@ fn body(answer: &[u8]) -> Result<Value, Silence> {
     let head = std::str::from_utf8(head).map_err(|_| "the answer is not HTTP")?;
     let mut lines = head.lines();
     let status = lines.next().and_then(|line| line.split(' ').nth(1)).ok_or("the answer is not HTTP")?;
+    if status == "404" {
+        return Err(ABSENT);
+    }
     if status != "200" {
         return Err("the request was refused");
     }
