@@ -14,11 +14,11 @@ use std::sync::Arc;
 
 use time::OffsetDateTime;
 
-use crate::counters::Continuity;
 use crate::finding::{Finding, Findings, Severity};
 use crate::genuine::GenuineEvidence;
 use crate::identity::class::TpmClass;
 use crate::identity::tag::VerifiedTag;
+use crate::ima::ImaPosition;
 use crate::policy::{AppraisalPolicy, References, Window};
 use crate::replay::{ReplayedBoot, ReplayedLogs, Resend};
 use crate::result::{BootFacts, HostClaims, ResultClaims, SubmoduleClaims};
@@ -205,14 +205,19 @@ pub fn appraise(
     subjects.insert(Submodule::Platform, platform(&endorsed, &sources, genuine.findings()));
     rules(policy, &facts(logs, endorsed.class), &mut subjects);
 
-    let ima_end = logs.ima().map(|prefix| prefix.end().clone()).unwrap_or_default();
+    let before = state.filter(|_| logs.same_boot());
     // Only a boot id that the host log bears out is held against later rounds of this boot.
-    let same_boot = matches!(genuine.continuity(), Some(Continuity::SameBoot | Continuity::Resumed));
     let boot_id = match logs.host_log() {
         Some(_) => genuine.unanchored().boot_id.as_str(),
-        None => state.filter(|_| same_boot).map_or("", RoundState::boot_id),
+        None => before.map_or("", RoundState::boot_id),
     };
-    let state = RoundState::new(host, ak_name, genuine.counters(), boot_id, &ima_end, &fingerprint, seen, engine_seen);
+    // A list that proves nothing moves nothing: the position stays, and with it what was judged up to there, and by what.
+    let (ima_end, judged_by, engine_seen) = match (logs.ima(), before) {
+        (Some(prefix), _) => (prefix.end().clone(), fingerprint.as_str(), engine_seen),
+        (None, Some(before)) => (before.ima(), before.judged_by(), before.engine().clone()),
+        (None, None) => (ImaPosition::default(), fingerprint.as_str(), engine_seen),
+    };
+    let state = RoundState::new(host, ak_name, genuine.counters(), boot_id, &ima_end, judged_by, seen, engine_seen);
     let tag = genuine.tag().ok().flatten().map(VerifiedTag::tag);
     let host = HostClaims {
         tpm_class: endorsed.class,

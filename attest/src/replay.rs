@@ -206,6 +206,12 @@ impl<'e> ReplayedLogs<'e> {
         if findings.acceptable() { Ok(position) } else { Err(Resend { findings }) }
     }
 
+    /// Whether the TPM was not reset since the round whose state is kept.
+    #[must_use]
+    pub const fn same_boot(&self) -> bool {
+        matches!(self.genuine.continuity(), Some(Continuity::SameBoot | Continuity::Resumed))
+    }
+
     /// The proven round that these logs belong to.
     #[must_use]
     pub const fn genuine(&self) -> &'e GenuineEvidence {

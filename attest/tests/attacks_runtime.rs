@@ -19,6 +19,7 @@ use common::policy_entry::{POLICY_PATH, SHIPPED, booted_with, ima_ng, with_polic
 use hostmark_attest::appraisal::{Appraisal, Judge};
 use hostmark_attest::digest::sha256;
 use hostmark_attest::finding::Severity;
+use hostmark_attest::host_log::Event;
 use hostmark_attest::ima::ImaLog;
 use hostmark_attest::manifest::{EngineManifest, EngineState, FileDigest, FileState, Mode};
 use hostmark_attest::policy::capture::{Capture, capture};
@@ -395,6 +396,67 @@ fn b18_a_containers_own_runc_is_ambiguous_and_a_replaced_one_is_not() {
     host.reads(RUNC, b"runc 1");
     evil(&mut host);
     assert_eq!(run(&mut host), unknown, "no manifest names it");
+}
+
+#[test]
+fn b18_a_round_without_a_list_forgets_nothing() {
+    let judge = lab();
+    let unknown = is(&["ima.unknown-file"], Tier::Contraindicated);
+    let too_long = is(&["ima.too-long"], Tier::Contraindicated);
+    let run = |host: &mut Host| runtime(&host.round(&judge).or_else(|_| host.round(&judge)).unwrap());
+    let without_a_list = |host: &mut Host| {
+        let before = host.state.as_ref().unwrap().ima();
+        host.left_out = 32 << 20;
+        assert_eq!(run(host), too_long);
+        (host.left_out, host.whole) = (0, false);
+        assert_eq!(
+            host.state.as_ref().unwrap().ima(),
+            before,
+            "the next round continues where the last good one ended"
+        );
+    };
+    // The last manifest of each row is the honest one; what earlier ones named is the host's own.
+    let rows: [(&str, &[&str], Option<&str>, _); 3] = [
+        ("honest twin: no manifest named it", &[], None, is(&["ima.path-ambiguous"], Tier::Warning)),
+        ("one named it before the list was withheld", &["evil"], None, unknown.clone()),
+        ("one named it in that very round", &[], Some("evil"), unknown),
+    ];
+    for (name, before, meanwhile, expect) in rows {
+        let mut host = Host::boot(&manifest("runc 1"));
+        host.reads(RUNC, b"runc 1");
+        host.reads(RUNC, b"evil");
+        run(&mut host);
+        for content in before {
+            host.report(&manifest(content));
+            run(&mut host);
+        }
+        host.report(&manifest(meanwhile.unwrap_or("runc 1")));
+        without_a_list(&mut host);
+        host.report(&manifest("runc 1"));
+        for whole in [false, true, false] {
+            host.whole = whole;
+            assert_eq!(run(&mut host), expect, "{name}: whole {whole}");
+        }
+    }
+}
+
+#[test]
+fn b18_a_program_that_was_put_back_unread_is_no_containers() {
+    let judge = lab();
+    let unread = |what: &str| Event::ContentUnknown { what: what.into(), why: "it was changed and restored".into() };
+    for (what, expect) in [
+        ("/etc/docker/daemon.json", is(&["ima.path-ambiguous"], Tier::Warning)),
+        (RUNC, is(&["ima.unknown-file"], Tier::Contraindicated)),
+    ] {
+        let mut host = Host::boot(&manifest("runc 1"));
+        host.reads(RUNC, b"runc 1");
+        host.round(&judge).unwrap();
+        host.reads(RUNC, b"evil");
+        host.log(&unread(what));
+        for _ in 0..2 {
+            assert_eq!(runtime(&host.round(&judge).unwrap()), expect, "{what}");
+        }
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@
 mod facts;
 mod ima;
 mod preload;
+mod untold;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -28,6 +29,7 @@ use crate::host_log::{HostLog, HostLogError, HostLogPlace, LOG_FILE};
 use crate::state;
 use crate::tpm::{Tpm, TpmError};
 use ima::ImaList;
+use untold::Untold;
 
 /// Longest boot log that a verifier reads.
 const BOOT_LOG_MAX: usize = hostmark_attest::boot_log::LOG_MAX;
@@ -107,6 +109,7 @@ pub struct Collector {
     /// The last measurement, and how often something passed unread.
     before: Option<Before>,
     unseen: usize,
+    untold: Untold,
     /// The inventory of the last evidence.
     told: Option<Vec<u8>>,
     place: HostLogPlace,
@@ -142,6 +145,7 @@ impl Collector {
             told: None,
             before: None,
             unseen: 0,
+            untold: Untold::default(),
             log: None,
             log_problem: None,
             tpm,
@@ -194,7 +198,9 @@ impl Collector {
     /// Logs what passed between two measurements without having been read. Returns whether there was anything.
     fn note_unseen(&mut self, now: &Before) -> Result<bool, CollectError> {
         let mut noted = false;
-        for (what, why) in unseen(self.before.as_ref(), now) {
+        let replaced = self.untold.measured(&now.manifest);
+        let replaced = replaced.into_iter().map(|path| (path, "it was another program before any round told of it"));
+        for (what, why) in unseen(self.before.as_ref(), now).into_iter().chain(replaced) {
             if self.unseen >= UNSEEN_MAX {
                 break;
             }
@@ -209,6 +215,11 @@ impl Collector {
             }
         }
         Ok(noted)
+    }
+
+    /// The verifier has judged the last evidence: what it told of programs is known.
+    pub fn answered(&mut self) {
+        self.untold.answered();
     }
 
     /// Collects evidence for a challenge.
@@ -230,6 +241,7 @@ impl Collector {
             inventory,
         };
         self.told = Some(unanchored.inventory.clone());
+        self.untold.send();
         let bound = unanchored.encode();
         fits("unanchored part", bound.len(), UNANCHORED_MAX, "configure fewer things to measure (`hostd measure`)")?;
         let qualifying = challenge.nonce.bind(DOMAIN_QUOTE, &bound);

@@ -238,7 +238,15 @@ impl Daemon {
         self.note(&collected);
         let size = collected.evidence.len();
         tracing::debug!(size, "evidence collected");
-        Ok(self.client.post_bytes("/v1/evidence", EVIDENCE_TYPE, collected.evidence).await?.1)
+        let outcome: RoundOutcome = self.client.post_bytes("/v1/evidence", EVIDENCE_TYPE, collected.evidence).await?.1;
+        if outcome.result.is_some() {
+            self.with_collector(|collector| {
+                collector.answered();
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(outcome)
     }
 
     async fn challenge(&self) -> Result<Challenge, ClientError> {

@@ -3,15 +3,18 @@
 //! IMA's paths are relative to a mount namespace, so that a container with an own /usr/bin/runc on a measured file system looks
 //! like a host whose runc was replaced, and a tenant could have any host evicted by it. The file is ambiguous, a warning and no
 //! refusal, only while all of this holds: the engine manifest that the host log anchors names that path with another digest, the
-//! references know that digest, IMA lists it at that path, and no manifest of this boot ever named the unknown one.
+//! references know that digest, IMA lists it at that path, no manifest of this boot ever named the unknown one, and the host log does
+//! not say that the path had a content that nobody read. hostd says so, too, of a program that a manifest named which was replaced before
+//! a round told of it.
 //!
 //! The manifest is hostd's word (DESIGN §3): root can forge it, and so turn this one refusal into a warning. Runtime does not affirm
-//! then either. A manifest that was logged and replaced between two rounds was never read here. No other path is treated so.
+//! then either. No other path is treated so.
 
 use std::collections::{BTreeSet, HashMap};
 
 use crate::digest::{Digest, HashAlg};
 use crate::finding::{Finding, Findings};
+use crate::host_log::{Event, VerifiedHostLog};
 use crate::manifest::{EngineManifest, FileDigest, FileState};
 use crate::policy::Window;
 use crate::replay::ReplayedLogs;
@@ -68,6 +71,18 @@ impl<'w> EnginePaths<'w> {
         room
     }
 
+    /// Notes the unknown digests that the manifest names, also in a round whose IMA list is of no use.
+    pub(super) fn note_said(&self, logs: &ReplayedLogs<'_>, windows: &[&Window], seen: &mut ProgramsSeen) {
+        let Some(manifest) = anchored(logs) else { return };
+        for (path, digest) in programs(&manifest).filter(|(path, _)| self.has(path.as_bytes())) {
+            let known = Digest::new(HashAlg::Sha256, &digest.0)
+                .is_some_and(|digest| windows.iter().any(|window| window.knows_file(&digest)));
+            if !known && seen.said.len() <= SAID_MAX {
+                seen.said.insert(PathDigest { path: path.clone(), digest: digest.to_string() });
+            }
+        }
+    }
+
     /// Judges what was held back, in every round anew: what the manifest says now may make it worse, never better.
     pub(super) fn resolve(
         &self,
@@ -77,20 +92,22 @@ impl<'w> EnginePaths<'w> {
         unknown_file: impl Fn(&str, &str) -> Finding,
     ) -> Resolved {
         let manifest = anchored(logs);
-        if let Some(manifest) = &manifest {
-            for (path, digest) in programs(manifest).filter(|(path, _)| self.has(path.as_bytes())) {
-                let known = Digest::new(HashAlg::Sha256, &digest.0)
-                    .is_some_and(|digest| windows.iter().any(|window| window.knows_file(&digest)));
-                if !known && seen.said.len() <= SAID_MAX {
-                    seen.said.insert(PathDigest { path: path.clone(), digest: digest.to_string() });
-                }
-            }
-        }
+        self.note_said(logs, windows, seen);
+        let unread: BTreeSet<&str> = logs
+            .host_log()
+            .into_iter()
+            .flat_map(VerifiedHostLog::events)
+            .filter_map(|event| match event {
+                Event::ContentUnknown { what, .. } => Some(what.as_str()),
+                _ => None,
+            })
+            .collect();
         let mut resolved = Resolved { unknown: 0, findings: Findings::new() };
         for held in &seen.contested {
             let own = manifest.as_ref().and_then(|manifest| host_file(manifest, &held.path)).filter(|own| {
                 let own = PathDigest { path: held.path.clone(), digest: own.to_string() };
-                seen.listed.contains(&own) && !seen.said.contains(held) && seen.said.len() <= SAID_MAX
+                let told = seen.said.contains(held) || unread.contains(held.path.as_str());
+                seen.listed.contains(&own) && !told && seen.said.len() <= SAID_MAX
             });
             let Some(own) = own else {
                 resolved.unknown = resolved.unknown.saturating_add(1);

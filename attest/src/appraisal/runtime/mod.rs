@@ -14,7 +14,6 @@ mod engine_paths;
 mod kinds;
 
 use super::Subject;
-use crate::counters::Continuity;
 use crate::finding::{Finding, Severity};
 use crate::ima::Entry;
 use crate::ima::loaded::POLICY_PATH;
@@ -40,6 +39,11 @@ pub(super) fn appraise(
     let Some(prefix) = logs.ima() else {
         subject.findings = logs.ima_findings().clone();
         subject.claim("executables", Tier::Contraindicated, Basis::PcrAnchored);
+        // One bad list wipes nothing out: the next good one continues from the last, and what manifests said stays said.
+        if let Some(before) = state.filter(|_| logs.same_boot()) {
+            seen = before.runtime().clone();
+        }
+        EnginePaths::of(windows).note_said(logs, windows, &mut seen.programs);
         return Ok((subject, seen));
     };
     if let Some(before) = state {
@@ -54,7 +58,7 @@ pub(super) fn appraise(
                 return Err(Resend { findings: finding.into() });
             }
             seen = before.runtime().clone();
-        } else if matches!(logs.genuine().continuity(), Some(Continuity::SameBoot | Continuity::Resumed)) {
+        } else if logs.same_boot() {
             // The entries are judged anew. What the manifest said of engine programs in this boot is not said again.
             seen.programs.said.clone_from(&before.runtime().programs.said);
         }
