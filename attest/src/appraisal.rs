@@ -284,6 +284,7 @@ fn facts(logs: &ReplayedLogs<'_>, class: TpmClass) -> BTreeMap<&'static str, Str
     let mut facts = BTreeMap::from([("tpm_class", class.to_string())]);
     if let Some(boot) = logs.boot() {
         facts.insert("secure_boot", boot.claims.secure_boot.name().to_owned());
+        facts.extend(boot.key_databases.iter().map(|(claim, digest)| (*claim, hex::encode(digest))));
         if let Some(line) = &boot.command_line {
             facts.insert("kernel_command_line", line.clone());
         }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::boot_log::{BootClaims, BootLog};
+use crate::boot_log::{BootClaims, BootLog, BootQuirks};
 use crate::bytes::{ParseError, Problem};
 use crate::counters::Continuity;
 use crate::digest::{Digest, HashAlg, PcrBanks, PcrValues};
@@ -17,7 +17,7 @@ use crate::host_log::{HostLog, HostLogContext, VerifiedHostLog};
 use crate::ima::parse::{ENTRIES_MAX, LIST_ENTRIES, LIST_SIZE};
 use crate::ima::{ImaLog, ImaPosition, ImaPrefix, ImaQuirks, check_boot_aggregate, replay_prefix};
 use crate::kernel_parameters::{Lockdown, resumes_from_disk};
-use crate::policy::AppraisalPolicy;
+use crate::policy::{AppraisalPolicy, quirks};
 use crate::predict::Phase;
 use crate::state::RoundState;
 
@@ -65,7 +65,13 @@ pub struct ReplayedBoot {
     pub command_line: Option<String>,
     /// PCR 11 without systemd's unlogged phases, where there are any: what the image gave, whatever phase the host is in.
     pub before_phases: Option<Digest>,
+    /// SHA-256 of what PK, KEK, db and dbx hold, by the claim's name, where the policy has a rule on one of them.
+    pub key_databases: BTreeMap<&'static str, [u8; 32]>,
 }
+
+/// The claims on Secure Boot's key databases, and the variables that they are of.
+const KEY_DATABASES: [(&str, &str); 4] =
+    [("secure_boot_pk", "PK"), ("secure_boot_kek", "KEK"), ("secure_boot_db", "db"), ("secure_boot_dbx", "dbx")];
 
 impl ReplayedBoot {
     /// The lockdown that the proven command line asks for; none where no command line is proven.
@@ -154,7 +160,7 @@ impl<'e> ReplayedLogs<'e> {
         };
         self.ima_start = self.ima_position(state)?;
         let target: BTreeMap<HashAlg, Digest> = quoted.get(&IMA_PCR).map(|value| (BANK, *value)).into_iter().collect();
-        let quirks = ImaQuirks { padded_sha1: policy.tolerates("ima-padded-sha1") };
+        let quirks = ImaQuirks { padded_sha1: policy.tolerates(quirks::IMA_PADDED_SHA1) };
         let prefix = match replay_prefix(log, &self.ima_start, &target, quirks) {
             Ok(prefix) => prefix,
             // A delta that does not fit may have a harmless cause; the whole list has none.
@@ -275,6 +281,13 @@ fn host_log_pcr(policy: &AppraisalPolicy) -> u8 {
     policy.engine().map_or(HOST_LOG_PCR, |engine| engine.host_log_pcr)
 }
 
+fn boot_quirks(policy: &AppraisalPolicy) -> BootQuirks {
+    BootQuirks {
+        exit_boot_services: policy.tolerates(quirks::EXIT_BOOT_SERVICES_UNLOGGED),
+        startup_locality: policy.tolerates(quirks::STARTUP_LOCALITY_MISSING),
+    }
+}
+
 type BootReplay = (Option<ReplayedBoot>, PcrValues, Findings);
 
 fn replay_boot(
@@ -291,7 +304,7 @@ fn replay_boot(
     let mut replay = log.replay_bank(BANK);
     let later = [IMA_PCR, host_log_pcr(policy)];
     let mut before_phases = None;
-    if policy.tolerates("pcrphase-unlogged")
+    if policy.tolerates(quirks::PCRPHASE_UNLOGGED)
         && let Some((words, value)) = unlogged_phases(&replay, quoted)
     {
         findings.push(
@@ -302,7 +315,7 @@ fn replay_boot(
     }
     let excused: Vec<u8> = later.into_iter().chain(before_phases.map(|_| 11)).collect();
     let indices = quoted.keys().copied().filter(|index| !excused.contains(index));
-    let (mut explained, compared) = log.explain_quoted(BANK, quoted, indices);
+    let (mut explained, compared) = log.explain_quoted(BANK, quoted, indices, boot_quirks(policy));
     if before_phases.is_some() {
         explained = explained.extended_later(11);
     }
@@ -317,7 +330,12 @@ fn replay_boot(
         .or_else(|| claims.command_line.clone().filter(|line| !line.extendable_later))
         .map(|line| line.text);
     findings.append(hibernation(command_line.as_deref()));
-    (replays.then_some(ReplayedBoot { claims, command_line, before_phases }), replay, findings)
+    let wanted = policy.rules().iter().any(|rule| KEY_DATABASES.iter().any(|(claim, _)| *claim == rule.claim));
+    let found = if wanted { explained.key_databases() } else { BTreeMap::new() };
+    let named = |(claim, name): &(&'static str, &str)| Some((*claim, *found.get(name)?));
+    let key_databases = KEY_DATABASES.iter().filter_map(named).collect();
+    let boot = ReplayedBoot { claims, command_line, before_phases, key_databases };
+    (replays.then_some(boot), replay, findings)
 }
 
 /// A kernel image on disk is measured nowhere: whoever writes it runs a kernel that no PCR names. A locked-down kernel does not

@@ -13,8 +13,9 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::bench::{Host, judge, judge_of, policy, told};
+use common::bench::{Host, booted, judge, judge_of, policy, told};
 use hostmark_attest::appraisal::{Appraisal, Judge};
+use hostmark_attest::boot_log::BootLog;
 use hostmark_attest::digest::HashAlg;
 use hostmark_attest::finding::{Finding, Severity};
 use hostmark_attest::kernel_parameters::Lockdown;
@@ -72,6 +73,25 @@ fn b23_a_kernel_that_resumes_from_disk_is_a_reservation() {
         let appraisal = round(line, line, "");
         assert_eq!(finding(&appraisal, "boot.hibernation").map(|one| one.severity), expect, "{line}");
         assert_eq!(appraisal.tier(Submodule::Boot), tier, "{line}");
+    }
+}
+
+#[test]
+fn a_rule_on_a_key_database_wants_its_content() {
+    let log = BootLog::parse(&booted("ro").0).unwrap();
+    let said = log.describe(BANK);
+    let dbx = said.variables.iter().find(|one| one.name == "dbx").unwrap();
+    let other = "00".repeat(32);
+    // (claim, wanted, satisfied)
+    for (claim, want, expect) in
+        [("secure_boot_dbx", &dbx.sha256, true), ("secure_boot_dbx", &other, false), ("secure_boot_db", &other, false)]
+    {
+        let rule = format!(
+            "[[rule]]\nid = \"boot.keys\"\nclaim = \"{claim}\"\nwant = \"{want}\"\nelse = \"contraindicated\"\n"
+        );
+        let appraisal = round("ro", "ro", &rule);
+        assert_eq!(finding(&appraisal, "boot.keys").is_none(), expect, "{claim}");
+        assert_eq!(appraisal.tier(Submodule::Boot) == Tier::Contraindicated, !expect, "{claim}");
     }
 }
 

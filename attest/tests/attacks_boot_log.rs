@@ -8,110 +8,23 @@
     clippy::indexing_slicing,
     clippy::disallowed_methods,
     clippy::cast_possible_truncation,
+    unreachable_pub,
+    missing_docs,
     reason = "a test fails by panicking"
 )]
 
-use std::path::PathBuf;
-
-use hostmark_attest::boot_log::{BootLog, EventType, SecureBoot};
+use hostmark_attest::boot_log::{BootLog, BootQuirks, EventType, SecureBoot};
 use hostmark_attest::bytes::Problem;
 use hostmark_attest::digest::{Digest, HashAlg, PcrValues, sha256};
 use hostmark_attest::finding::Findings;
 use proptest::prelude::*;
 
-const BANK: HashAlg = HashAlg::Sha256;
-/// The PCRs that a recorded boot log explains.
-const PCRS: [u8; 12] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 14];
+#[path = "common/forge.rs"]
+mod forge;
 
-/// An event as the host writes it: every field is its own choice.
-#[derive(Debug, Clone, PartialEq)]
-struct Ev {
-    pcr: u32,
-    kind: EventType,
-    digest: [u8; 32],
-    data: Vec<u8>,
-}
-
-/// A log that the host may rewrite before it sends it.
-#[derive(Debug, Clone)]
-struct Forge {
-    header: Vec<u8>,
-    events: Vec<Ev>,
-}
-
-fn recorded(boot: &str, name: &str) -> Vec<u8> {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("testdata/recorded").join(boot).join(name);
-    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
-fn quoted(boot: &str) -> PcrValues {
-    let text = String::from_utf8(recorded(boot, "pcrs.quoted.txt")).unwrap();
-    let rows = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    rows.map(|row| (row[1].parse().unwrap(), Digest::from_hex(BANK, row[2]).unwrap())).collect()
-}
+use forge::{BANK, Ev, Forge, PCRS, quoted, recorded};
 
 impl Forge {
-    fn of(boot: &str) -> Self {
-        let bytes = recorded(boot, "boot-log.bin");
-        let log = BootLog::parse(&bytes).unwrap();
-        let second = log.events().nth(1).unwrap().at();
-        let events = log.events().skip(1).map(|event| Ev {
-            pcr: event.pcr(),
-            kind: event.event_type(),
-            digest: event.digest(BANK).unwrap().as_bytes().try_into().unwrap(),
-            data: event.data().to_vec(),
-        });
-        let forge = Self { header: bytes[..second].to_vec(), events: events.collect() };
-        assert_eq!(forge.bytes(), bytes, "the forge writes what it read");
-        forge
-    }
-
-    fn bytes(&self) -> Vec<u8> {
-        let mut out = self.header.clone();
-        for event in &self.events {
-            out.extend(event.pcr.to_le_bytes());
-            out.extend(event.kind.0.to_le_bytes());
-            out.extend(1u32.to_le_bytes());
-            out.extend(BANK.to_tpm().to_le_bytes());
-            out.extend(event.digest);
-            out.extend((event.data.len() as u32).to_le_bytes());
-            out.extend(&event.data);
-        }
-        out
-    }
-
-    fn log(&self) -> BootLog {
-        BootLog::parse(&self.bytes()).unwrap()
-    }
-
-    /// Position of the n-th event of a PCR.
-    fn at(&self, pcr: u32, n: usize) -> usize {
-        self.events.iter().enumerate().filter(|(_, event)| event.pcr == pcr).nth(n).unwrap().0
-    }
-
-    fn secure_boot_at(&self) -> usize {
-        self.at(7, 0)
-    }
-
-    fn separator_at(&self, pcr: u32) -> usize {
-        self.events.iter().position(|event| event.pcr == pcr && event.kind == EventType::EV_SEPARATOR).unwrap()
-    }
-
-    /// An event that root extends after boot, with matching digest.
-    fn extend(&mut self, pcr: u32, kind: EventType, data: &[u8]) {
-        self.events.push(Ev { pcr, kind, digest: sha256(&[data]), data: data.to_vec() });
-    }
-
-    /// The values that a TPM holds which was extended with exactly these digests.
-    fn values(&self) -> PcrValues {
-        let mut values: PcrValues = PCRS.iter().map(|index| (*index, Digest::zero(BANK))).collect();
-        for event in self.events.iter().filter(|event| event.kind != EventType::EV_NO_ACTION) {
-            let value = values.entry(event.pcr as u8).or_insert(Digest::zero(BANK));
-            *value = value.extend(&Digest::new(BANK, &event.digest).unwrap()).unwrap();
-        }
-        values
-    }
-
     fn judge(&self, values: &PcrValues) -> (SecureBoot, Findings) {
         let log = self.log();
         let mut findings = log.compare(BANK, values, PCRS);
@@ -447,19 +360,19 @@ fn b3_a_claim_falls_with_the_replay_of_its_pcr() {
     let forge = honest("secureboot", SecureBoot::On);
     let given = String::from_utf8(recorded("secureboot", "cmdline")).unwrap();
     let log = forge.log();
-    let (replayed, findings) = log.explain_quoted(BANK, &quoted("secureboot"), PCRS);
+    let (replayed, findings) = log.explain_quoted(BANK, &quoted("secureboot"), PCRS, BootQuirks::default());
     assert!(findings.acceptable() && replayed.explained().len() == PCRS.len());
     let (claims, _) = replayed.claims();
     assert!(claims.secure_boot == SecureBoot::On && claims.boot_applications.is_some() && claims.separators.len() == 8);
     assert!(replayed.confirm_command_line(&given).is_some_and(|line| !line.extendable_later));
     // Another machine's values: PCR 4, 7 and 9 differ, and so nothing is claimed from them.
-    let (replayed, findings) = log.explain_quoted(BANK, &quoted("plain"), PCRS);
+    let (replayed, findings) = log.explain_quoted(BANK, &quoted("plain"), PCRS, BootQuirks::default());
     assert!(findings.has("boot.replay") && !replayed.explained().contains(&7));
     let (claims, _) = replayed.claims();
     assert_eq!((claims.secure_boot, claims.boot_applications, claims.command_line), (SecureBoot::Unknown, None, None));
     assert_eq!(replayed.confirm_command_line(&given), None);
     // A PCR that was not asked for is not explained either.
-    let (replayed, _) = log.explain_quoted(BANK, &quoted("secureboot"), [0, 1]);
+    let (replayed, _) = log.explain_quoted(BANK, &quoted("secureboot"), [0, 1], BootQuirks::default());
     assert_eq!(replayed.claims().0.secure_boot, SecureBoot::Unknown);
 }
 

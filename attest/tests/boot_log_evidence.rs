@@ -252,3 +252,69 @@ fn an_altered_digest_does_not_explain_its_pcr() {
         assert_eq!(mismatched(&altered), expect, "{bank}");
     }
 }
+
+/// What some logs say for people: lines that must be there, as (log, line). `F`: before the PCR's separator.
+#[rustfmt::skip]
+const SAID: &[(&str, &str)] = &[
+    ("HIRS__laptop_default_binary_bios_measurements.bin", "7 F PK [C=US, ST=Texas, L=Round Rock, O=Dell Inc., CN=Dell Inc. Platform Key] 0"),
+    ("HIRS__laptop_default_binary_bios_measurements.bin", "7 F dbx [C=US, ST=Washington, L=Redmond, O=Microsoft Corporation, CN=Microsoft Windows PCA 2010] 77"),
+    ("HIRS__laptop_default_binary_bios_measurements.bin", "7 - vendor_db [CN=CentOS Secure Boot CA 2, Email=security@centos.org] 0"),
+    ("HIRS__laptop_default_binary_bios_measurements.bin", "14 - loaded EV_IPL MokListX"),
+    ("acs__tpmbios.log.bin", "2 F loaded EV_EFI_BOOT_SERVICES_DRIVER PciRoot(0x0)/Pci(0x1,0x0)/Pci(0x0,0x0)/Path(4,8,00b2000000000000ff53020000000000)"),
+    ("charra__ubuntu-bootguard_binary_bios_measurements.bin", "7 F dbx [] 421"),
+    ("charra__ubuntu-bootguard_binary_bios_measurements.bin", "7 - SbatLevel = sbat,1,2021030218"),
+    ("cmc__seitec-edge_binary_bios_measurements.bin", "9 - loaded EV_EVENT_TAG linux-load-options: LOADED_IMAGE::LoadOptions"),
+    ("go-tpm-tools__arch-linux-workstation.bin", "2 F loaded EV_EFI_BOOT_SERVICES_DRIVER PciRoot(0x0)/Pci(0x1,0x0)/Pci(0x0,0x0)/Offset(0xf250,0x201ff)"),
+    ("go-tpm-tools__eventlogwithsp800155.bin", "rim-locator SP800-155 Event3"),
+    ("go-tpm-tools__eventlogwithsp800155.bin", "0 F text crtm-version GCE Virtual Firmware v2"),
+    ("go-tpm-tools__gdc-host.bin", "7 F text action DMA Protection Disabled"),
+    ("go-tpm-tools__ubuntu-2104-no-dbx.bin", "7 F dbx [] 0"),
+    ("guard-oss__dell-r340_winserver2019.bin", "13 - text windows test-signing=0"),
+    ("guard-oss__dell-r340_winserver2019.bin", "13 - text windows os-kernel-debug=0"),
+    ("guard-oss__dell-r340_winserver2019.bin", "13 - text windows module=\\Windows\\system32\\ntoskrnl.exe"),
+    ("guard-oss__dell-r340_winserver2019.bin", "pseudo-pcr "),
+    ("guard-oss__x1carbon8-gentoo-uki_invalid-eventlog.bin", "11 - loaded EV_IPL .cmdline"),
+    ("guard-oss__x1carbon8-gentoo-uki_invalid-eventlog.bin", "9 - loaded EV_EVENT_TAG linux-initrd: Linux initrd"),
+    ("keylime__binary_bios_measurements.bin", "startup-locality StartupLocality"),
+    ("tpm2-tools__event-moklisttrusted.bin", "14 - loaded EV_IPL MokListTrusted"),
+];
+
+#[test]
+fn what_a_log_says_for_people() {
+    let Some(folder) = folder() else { return };
+    let mut lines: Vec<(&str, String)> = Vec::new();
+    for (name, ..) in LOGS {
+        let log = BootLog::parse(&read(&folder.join(name))).unwrap();
+        let said = log.describe(log.best_bank().unwrap());
+        let by = |firmware: bool| if firmware { "F" } else { "-" };
+        for one in &said.variables {
+            let held = match &one.value {
+                Some(value) => format!("= {value}"),
+                None => format!("[{}] {}", one.certificates.join("; "), one.entries),
+            };
+            lines.push((name, format!("{} {} {} {held}", one.pcr, by(one.by_firmware), one.name)));
+        }
+        let loaded = said.loaded.iter();
+        lines.extend(loaded.map(|one| {
+            (name, format!("{} {} loaded {} {}", one.pcr, by(one.by_firmware), one.logged_type, one.logged_name))
+        }));
+        lines.extend(
+            said.texts
+                .iter()
+                .map(|one| (name, format!("{} {} text {} {}", one.pcr, by(one.by_firmware), one.kind, one.text))),
+        );
+        lines.extend(
+            said.unhashed.iter().map(|one| (name, format!("{} {}", one.kind, one.signature.trim_end_matches('.')))),
+        );
+        assert!(!said.dynamic_launch, "{name}");
+    }
+    let has =
+        |name: &str, text: &str| lines.iter().filter(|(log, line)| *log == name && line.starts_with(text)).count();
+    for (name, text) in SAID {
+        assert!(has(name, text) > 0, "{name} does not say: {text}");
+    }
+    // sbctl: 7 option-ROM checksums.
+    assert_eq!(has("sbctl__t14_eventlog.bin", "2 F loaded EV_EFI_BOOT_SERVICES_DRIVER"), 7);
+    let gpt = lines.iter().filter(|(_, line)| line.starts_with("5 - text gpt disk ")).count();
+    assert_eq!(gpt, 44);
+}

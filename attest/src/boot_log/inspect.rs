@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{BootLog, ImageSection, SecureBoot};
+use super::{BootLog, Description, ImageSection, SecureBoot};
 use crate::bytes::ParseError;
 use crate::finding::Findings;
 
@@ -26,6 +26,9 @@ pub struct Inspection {
     pub image: Vec<ImageSection>,
     /// What was seen on the way.
     pub findings: Findings,
+    /// What the log says of variables, programs and texts, where events are asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<Description>,
     /// The events one by one, where asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub event_list: Option<Vec<EventView>>,
@@ -81,6 +84,7 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, ParseError> {
         secure_boot,
         image: Vec::new(),
         findings,
+        description: None,
         event_list: None,
     })
 }
@@ -105,7 +109,8 @@ pub fn list_events(bytes: &[u8]) -> Result<Inspection, ParseError> {
         })
         .collect();
     let image = bank.map_or_else(Vec::new, |bank| log.claims(bank).0.image);
-    Ok(Inspection { image, event_list: Some(list), ..inspect(bytes)? })
+    let description = bank.map(|bank| log.describe(bank));
+    Ok(Inspection { image, description, event_list: Some(list), ..inspect(bytes)? })
 }
 
 /// ASCII as it stands, UTF-16's zero bytes left out, all else as dots.

@@ -9,6 +9,7 @@
 
 mod authentic;
 mod claims;
+mod describe;
 mod inspect;
 mod parse;
 mod replay;
@@ -21,8 +22,10 @@ use crate::finding::Findings;
 
 pub use authentic::Authenticity;
 pub use claims::{BootClaims, BootEntry, CommandLine, CommandLineSource, ImageSection, SecureBoot};
+pub use describe::{Description, Loaded, Text, Unhashed, VariableClaim};
 pub use inspect::{EventView, Inspection, inspect, list_events};
 pub use parse::{DIGESTS_MAX, EVENTS_MAX, LOG_MAX};
+pub use replay::BootQuirks;
 pub use replayed::ReplayedBootLog;
 
 /// PCR index of events that are logged but extended nowhere (Windows keeps a quote of its own there).
@@ -31,7 +34,7 @@ pub const PSEUDO_PCR: u32 = 0xffff_ffff;
 /// PCRs of a PC Client TPM: 0–23.
 pub const PCR_COUNT: u32 = 24;
 
-/// An event's type (PFP 10.4.1). Not hashed: it selects how data is read, and proves nothing.
+/// An event's type (PFP 10.4.1; `TXT_`: Intel TXT Software Development Guide, appendix F). Not hashed: it selects how data is read, and proves nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventType(pub u32);
 
@@ -73,6 +76,22 @@ event_types! {
     EV_NONHOST_INFO = 0x11,
     EV_OMIT_BOOT_DEVICE_EVENTS = 0x12,
     EV_POST_CODE2 = 0x13,
+    TXT_PCR_MAPPING = 0x401,
+    TXT_HASH_START = 0x402,
+    TXT_COMBINED_HASH = 0x403,
+    TXT_MLE_HASH = 0x404,
+    TXT_BIOSAC_REG_DATA = 0x40a,
+    TXT_CPU_SCRTM_STAT = 0x40b,
+    TXT_LCP_CONTROL_HASH = 0x40c,
+    TXT_ELEMENTS_HASH = 0x40d,
+    TXT_STM_HASH = 0x40e,
+    TXT_OSSINITDATA_CAP_HASH = 0x40f,
+    TXT_SINIT_PUBKEY_HASH = 0x410,
+    TXT_LCP_HASH = 0x411,
+    TXT_LCP_DETAILS_HASH = 0x412,
+    TXT_LCP_AUTHORITIES_HASH = 0x413,
+    TXT_NV_INFO_HASH = 0x414,
+    TXT_CAP_VALUE = 0x4ff,
     EV_EFI_VARIABLE_DRIVER_CONFIG = 0x8000_0001,
     EV_EFI_VARIABLE_BOOT = 0x8000_0002,
     EV_EFI_BOOT_SERVICES_APPLICATION = 0x8000_0003,

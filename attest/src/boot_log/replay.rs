@@ -11,6 +11,30 @@ use crate::finding::{Finding, Findings};
 /// EV_EFI_ACTION strings that some firmware extends into PCR 5 without logging them.
 const EXIT_BOOT_SERVICES: [&str; 2] = ["Exit Boot Services Invocation", "Exit Boot Services Returned with Success"];
 
+/// Deviations of the firmware that the caller's policy tolerates; see [`crate::policy::quirks`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BootQuirks {
+    /// `exit-boot-services-unlogged`.
+    pub exit_boot_services: bool,
+    /// `startup-locality-missing`.
+    pub startup_locality: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Deviation {
+    ExitBootServices,
+    StartupLocality,
+}
+
+impl BootQuirks {
+    const fn tolerate(self, deviation: Deviation) -> bool {
+        match deviation {
+            Deviation::ExitBootServices => self.exit_boot_services,
+            Deviation::StartupLocality => self.startup_locality,
+        }
+    }
+}
+
 /// Locality whose hash sequence is an H-CRTM.
 const HCRTM_LOCALITY: u8 = 4;
 
@@ -23,6 +47,12 @@ fn initial(bank: HashAlg, index: u32, locality: u8) -> Digest {
         _ => {}
     }
     bytes.get(..bank.size()).and_then(|value| Digest::new(bank, value)).unwrap_or_else(|| Digest::zero(bank))
+}
+
+/// What a PCR with events began with. A dynamic launch resets PCR 17–22 to zero before it extends them (TPM 2.0 Library Part 1,
+/// 34.4), which no software can do; without a launch they keep their reset value, and nothing can be logged there.
+fn first(bank: HashAlg, index: u8, locality: u8) -> Digest {
+    if matches!(index, 17..=22) { Digest::zero(bank) } else { initial(bank, u32::from(index), locality) }
 }
 
 impl BootLog {
@@ -49,7 +79,7 @@ impl BootLog {
         for event in self.events() {
             let (Some(index), Some(digest)) = (event.extends(), event.digest(bank)) else { continue };
             if let Some(value) = values.get_mut(usize::from(index)) {
-                let before = value.unwrap_or_else(|| initial(bank, u32::from(index), locality));
+                let before = value.unwrap_or_else(|| first(bank, index, locality));
                 *value = before.extend(&digest);
             }
         }
@@ -60,7 +90,7 @@ impl BootLog {
     /// PCR with events exactly their replay, and an index that was not quoted is a mismatch.
     #[must_use]
     pub fn compare(&self, bank: HashAlg, quoted: &PcrValues, indices: impl IntoIterator<Item = u8>) -> Findings {
-        self.explain_quoted(bank, quoted, indices).1
+        self.explain_quoted(bank, quoted, indices, BootQuirks::default()).1
     }
 
     /// The replay of the quoted bank; none, and a finding, where the log does not carry it.
@@ -82,13 +112,17 @@ impl BootLog {
         replayed: Option<&PcrValues>,
         quoted: &PcrValues,
         index: u8,
+        quirks: BootQuirks,
         findings: &mut Findings,
     ) -> bool {
         let Some(replayed) = replayed else { return false };
         let found = quoted.get(&index);
         let logged = replayed.get(&index).copied();
         let expected = logged.unwrap_or_else(|| initial(bank, u32::from(index), 0));
-        let passed = findings.check("boot.replay", found != Some(&expected), || {
+        let differs = found != Some(&expected);
+        let known = found.filter(|_| differs).and_then(|found| self.explain(bank, index, found));
+        let tolerated = known.as_ref().is_some_and(|(deviation, _)| quirks.tolerate(*deviation));
+        let passed = findings.check("boot.replay", differs && !tolerated, || {
             let what =
                 if logged.is_some() { "the boot log does not replay to" } else { "the boot log has no event for" };
             Finding::error("", format!("{what} PCR {index} of the {bank} bank"))
@@ -96,40 +130,31 @@ impl BootLog {
                 .found(found.map_or_else(|| "not quoted".to_owned(), Digest::to_string))
                 .fix("reboot the host; if it persists, the log is not this boot's or its firmware leaves events out")
         });
-        if let Some(found) = found.filter(|_| !passed) {
-            findings.append(self.explain(bank, index, found));
-        }
+        findings.append(known.map(|(_, finding)| vec![finding].into()).unwrap_or_default());
         passed
     }
 
-    /// Known reasons for a mismatch. They explain it to a person; they never excuse it.
-    fn explain(&self, bank: HashAlg, index: u8, found: &Digest) -> Findings {
-        let mut findings = Findings::new();
-        if index == 0 && self.startup_locality.is_none() {
-            for locality in [3, HCRTM_LOCALITY] {
-                if self.replay_from(bank, locality).get(&0) == Some(found) {
-                    findings.push(
-                        Finding::info(
-                            "boot.startup-locality-missing",
-                            "PCR 0 would replay if the log told the startup locality",
-                        )
-                        .found(format!("locality {locality}")),
-                    );
-                }
-            }
+    /// A known reason for a mismatch. It explains it to a person; only a quirk that the policy names excuses it.
+    fn explain(&self, bank: HashAlg, index: u8, found: &Digest) -> Option<(Deviation, Finding)> {
+        if index == 0 && self.startup_locality.is_none() && !self.hcrtm {
+            let is = |locality: &u8| self.replay_from(bank, *locality).get(&0) == Some(found);
+            let locality = [3, HCRTM_LOCALITY].into_iter().find(is)?;
+            let finding = Finding::info(
+                "boot.startup-locality-missing",
+                "PCR 0 replays with a startup locality that the log does not tell (quirk startup-locality-missing)",
+            );
+            return Some((Deviation::StartupLocality, finding.found(format!("locality {locality}"))));
         }
         if index == 5 {
-            let mut value = self.replay_bank(bank).get(&5).copied();
-            for text in EXIT_BOOT_SERVICES {
-                value = value.and_then(|value| value.extend(&bank.hash(&[text.as_bytes()])?));
-            }
-            if value.as_ref() == Some(found) {
-                findings.push(Finding::info(
-                    "boot.exit-boot-services-unlogged",
-                    "PCR 5 would replay if the log held the two Exit Boot Services events",
-                ));
-            }
+            let value = *self.replay_bank(bank).get(&5)?;
+            let after = |value: Digest, text: &str| value.extend(&bank.hash(&[text.as_bytes()])?);
+            let value = EXIT_BOOT_SERVICES.iter().try_fold(value, |value, text| after(value, text))?;
+            let finding = Finding::info(
+                "boot.exit-boot-services-unlogged",
+                "PCR 5 replays with the two Exit Boot Services events, which the log does not hold (quirk exit-boot-services-unlogged)",
+            );
+            return (value == *found).then_some((Deviation::ExitBootServices, finding));
         }
-        findings
+        None
     }
 }

@@ -3,9 +3,10 @@
 //! Establishes that each claim rests on a PCR whose replay equals a quoted value. Whether the quoted values are genuine is the
 //! quote's part: hand in values that a verified quote covers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{BootClaims, BootLog, CommandLine, SecureBoot};
+use super::replay::BootQuirks;
+use super::{BootClaims, BootLog, CommandLine, Description, SecureBoot};
 use crate::digest::{HashAlg, PcrValues};
 use crate::finding::Findings;
 
@@ -18,19 +19,20 @@ pub struct ReplayedBootLog<'a> {
 }
 
 impl BootLog {
-    /// Replays against quoted values, as [`BootLog::compare`], and keeps which of the PCRs matched.
+    /// Replays against quoted values, as [`BootLog::compare`], and keeps which of the PCRs matched, by a tolerated quirk or without.
     #[must_use]
     pub fn explain_quoted(
         &self,
         bank: HashAlg,
         quoted: &PcrValues,
         indices: impl IntoIterator<Item = u8>,
+        quirks: BootQuirks,
     ) -> (ReplayedBootLog<'_>, Findings) {
         let mut findings = Findings::new();
         let mut explained = BTreeSet::new();
         let replayed = self.replay_for(bank, &mut findings);
         for index in indices {
-            if self.compare_one(bank, replayed.as_ref(), quoted, index, &mut findings) {
+            if self.compare_one(bank, replayed.as_ref(), quoted, index, quirks, &mut findings) {
                 explained.insert(index);
             }
         }
@@ -71,6 +73,21 @@ impl ReplayedBootLog<'_> {
         claims.command_line = claims.command_line.filter(|line| holds(line.pcr));
         claims.separators.retain(|pcr| holds(*pcr));
         (claims, findings)
+    }
+
+    /// SHA-256 of the content of PK, KEK, db and dbx, by name, if PCR 7 is explained. A name that is missing proves nothing.
+    #[must_use]
+    pub fn key_databases(&self) -> BTreeMap<&'static str, [u8; 32]> {
+        if self.explained.contains(&7) { self.log.key_databases(self.bank) } else { BTreeMap::new() }
+    }
+
+    /// What the log says for people, as far as it rests on explained PCRs. What extends nothing is left out.
+    #[must_use]
+    pub fn describe(&self) -> Description {
+        let mut description = self.log.describe(self.bank);
+        description.retain(|pcr| self.explained.contains(&pcr));
+        description.unhashed.clear();
+        description
     }
 
     /// As [`BootLog::confirm_command_line`], if PCR 9 is explained.

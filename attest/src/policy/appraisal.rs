@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use serde::Deserialize;
 
+use super::quirks::QUIRKS;
 use super::{PolicyError, parse_toml};
 use crate::digest::HashAlg;
 use crate::kernel_parameters::Words;
@@ -17,20 +18,19 @@ use crate::tier::{Submodule, Tier};
 const COMMAND_LINE: &str = "kernel_command_line";
 
 /// Claims that a rule can name, with the submodule that each belongs to.
-const CLAIMS: [(&str, Submodule); 6] = [
+const CLAIMS: [(&str, Submodule); 10] = [
     ("secure_boot", Submodule::Boot),
+    // SHA-256 of what the variable holds, in hex, as `hostmark inspect boot-log -v` shows it.
+    ("secure_boot_pk", Submodule::Boot),
+    ("secure_boot_kek", Submodule::Boot),
+    ("secure_boot_db", Submodule::Boot),
+    ("secure_boot_dbx", Submodule::Boot),
     (COMMAND_LINE, Submodule::Boot),
     // What the proven command line asks for; `lockdown` is what hostd reads in the running kernel.
     ("lockdown_boot", Submodule::Boot),
     ("lockdown", Submodule::Boot),
     ("tpm_class", Submodule::Platform),
     ("kernel_release", Submodule::Platform),
-];
-
-/// Named firmware and kernel quirks that a policy may tolerate, with the reason. Each use is visible in the result.
-pub const QUIRKS: [(&str, &str); 2] = [
-    ("pcrphase-unlogged", "systemd before 255 extends boot phases into PCR 11 without a log"),
-    ("ima-padded-sha1", "kernels before 5.8 extend the zero-padded SHA-1 template digest into every bank"),
 ];
 
 /// An appraisal policy, validated.
@@ -321,8 +321,8 @@ impl AppraisalPolicy {
             )
         })?;
         for quirk in &self.raw.quirks {
-            refuse("policy.quirk", !QUIRKS.iter().any(|(id, _)| id == quirk), &|| {
-                format!("unknown quirk `{quirk}`; known: {}", QUIRKS.map(|(id, _)| id).join(", "))
+            refuse("policy.quirk", !QUIRKS.iter().any(|known| known.id == quirk), &|| {
+                format!("unknown quirk `{quirk}`; known: {}", QUIRKS.map(|known| known.id).join(", "))
             })?;
         }
         let mut ids = BTreeSet::new();

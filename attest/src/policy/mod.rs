@@ -6,11 +6,10 @@
 mod appraisal;
 pub mod capture;
 pub mod predicted;
+pub mod quirks;
 mod references;
 
-pub use appraisal::{
-    AppraisalPolicy, EngineRules, Expectation, ImaPolicy, ImaRules, OnUnknown, QUIRKS, Rule, WorkloadRules,
-};
+pub use appraisal::{AppraisalPolicy, EngineRules, Expectation, ImaPolicy, ImaRules, OnUnknown, Rule, WorkloadRules};
 pub use references::{References, Window};
 
 use serde::de::DeserializeOwned;

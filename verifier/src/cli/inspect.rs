@@ -61,6 +61,9 @@ fn boot_log(file: &Path, style: Style) -> Outcome {
         let rows = seen.image.iter().map(|one| vec![one.name.into(), one.digest.as_str().into()]);
         text += &format!("\n{}", style.table(&["image section", "digest"], rows));
     }
+    if let Some(said) = &seen.description {
+        text += &description(style, said);
+    }
     if let Some(list) = &seen.event_list {
         let rows = list.iter().map(|event| {
             vec![
@@ -76,6 +79,41 @@ fn boot_log(file: &Path, style: Style) -> Outcome {
     }
     text += &findings(style, &seen.findings);
     Answer::new(&seen, text)
+}
+
+/// What a log says of variables, programs and texts; `firmware` is what nobody can have extended after boot.
+fn description(style: Style, said: &boot_log::Description) -> String {
+    let by = |firmware: bool| if firmware { "yes" } else { "no" };
+    let variables = said.variables.iter().map(|one| {
+        let mut held: Vec<String> = one.value.iter().chain(&one.certificates).cloned().collect();
+        if one.entries > 0 {
+            held.push(format!("{} entries", one.entries));
+        }
+        let name = if one.named { one.name.clone() } else { format!("({})", one.name) };
+        vec![
+            one.pcr.to_string().into(),
+            by(one.by_firmware).into(),
+            name.into(),
+            one.sha256.as_str().into(),
+            held.join("; ").into(),
+        ]
+    });
+    let loaded = said.loaded.iter().map(|one| {
+        vec![
+            one.pcr.to_string().into(),
+            by(one.by_firmware).into(),
+            one.digest.as_str().into(),
+            one.logged_name.as_str().into(),
+        ]
+    });
+    let texts = said.texts.iter().map(|one| {
+        vec![one.pcr.to_string().into(), by(one.by_firmware).into(), one.kind.into(), one.text.as_str().into()]
+    });
+    let mut text =
+        format!("\n{}", style.table(&["pcr", "firmware", "variable", "sha256 of its content", "holds"], variables));
+    text += &format!("\n{}", style.table(&["pcr", "firmware", "measured elsewhere", "name, as logged"], loaded));
+    text += &format!("\n{}", style.table(&["pcr", "firmware", "kind", "text"], texts));
+    text
 }
 
 fn ima(file: &Path, style: Style) -> Outcome {

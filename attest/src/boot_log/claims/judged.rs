@@ -6,29 +6,29 @@ use crate::finding::{Finding, Findings};
 
 /// One event, judged.
 #[derive(Debug, Clone, Copy)]
-pub(in super::super) struct JudgedEvent<'a> {
-    pub(in super::super) event: Event<'a>,
+pub(in crate::boot_log) struct JudgedEvent<'a> {
+    pub(in crate::boot_log) event: Event<'a>,
     /// The PCR that it extends.
-    pub(in super::super) pcr: Option<u8>,
+    pub(in crate::boot_log) pcr: Option<u8>,
     /// Its digest in the bank.
-    pub(in super::super) digest: Option<Digest>,
-    pub(in super::super) data: Authenticity,
+    pub(in crate::boot_log) digest: Option<Digest>,
+    pub(in crate::boot_log) data: Authenticity,
 }
 
 /// Every event, judged by one bank.
 #[derive(Debug, Clone)]
-pub(in super::super) struct Judged<'a> {
-    pub(in super::super) bank: HashAlg,
-    pub(in super::super) events: Vec<JudgedEvent<'a>>,
+pub(in crate::boot_log) struct Judged<'a> {
+    pub(in crate::boot_log) bank: HashAlg,
+    pub(in crate::boot_log) events: Vec<JudgedEvent<'a>>,
 }
 
 impl<'a> Judged<'a> {
-    pub(in super::super) fn in_pcr(&self, pcr: u8) -> impl Iterator<Item = &JudgedEvent<'a>> {
+    pub(in crate::boot_log) fn in_pcr(&self, pcr: u8) -> impl Iterator<Item = &JudgedEvent<'a>> {
         self.events.iter().filter(move |one| one.pcr == Some(pcr))
     }
 
     /// Whether the data hashes to the digest, whatever the type says: a type may claim that something else was hashed.
-    pub(in super::super) fn is_whole(&self, one: &JudgedEvent<'a>) -> bool {
+    pub(in crate::boot_log) fn is_whole(&self, one: &JudgedEvent<'a>) -> bool {
         match one.data {
             Authenticity::Whole => true,
             Authenticity::Elsewhere => one.digest.is_some() && self.bank.hash(&[one.event.data()]) == one.digest,
@@ -38,7 +38,7 @@ impl<'a> Judged<'a> {
 }
 
 impl BootLog {
-    pub(in super::super) fn judged(&self, bank: HashAlg) -> Judged<'_> {
+    pub(in crate::boot_log) fn judged(&self, bank: HashAlg) -> Judged<'_> {
         let judge = |event: Event<'_>| {
             let digest = event.digest(bank);
             (event.extends(), digest, event.authenticity_of(bank, digest))

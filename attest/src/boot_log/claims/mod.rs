@@ -30,6 +30,10 @@ pub use secure_boot::SecureBoot;
 pub(super) const EFI_GLOBAL_VARIABLE: [u8; 16] =
     [0x61, 0xdf, 0xe4, 0x8b, 0xca, 0x93, 0xd2, 0x11, 0xaa, 0x0d, 0x00, 0xe0, 0x98, 0x03, 0x2b, 0x8c];
 
+/// EFI_IMAGE_SECURITY_DATABASE_GUID, d719b2cb-3d3a-4596-a3bc-dad00e67656f, as it stands in memory.
+pub(super) const IMAGE_SECURITY_DATABASE: [u8; 16] =
+    [0xcb, 0xb2, 0x19, 0xd7, 0x3a, 0x3d, 0x96, 0x45, 0xa3, 0xbc, 0xda, 0xd0, 0x0e, 0x67, 0x65, 0x6f];
+
 /// Separator data that ends the firmware's part of a PCR (PFP 10.4.1, EV_SEPARATOR).
 const SEPARATORS: [[u8; 4]; 2] = [[0; 4], [0xff; 4]];
 
@@ -90,14 +94,14 @@ pub struct ImageSection {
 }
 
 /// Digests of fixed texts in one bank.
-struct Known {
-    separators: Vec<Digest>,
+pub(super) struct Known {
+    pub(super) separators: Vec<Digest>,
     error: Option<Digest>,
     boot_actions: Vec<Digest>,
 }
 
 impl Known {
-    fn new(bank: HashAlg) -> Self {
+    pub(super) fn new(bank: HashAlg) -> Self {
         Self {
             separators: SEPARATORS.iter().filter_map(|data| bank.hash(&[data])).collect(),
             error: bank.hash(&[&SEPARATOR_ERROR]),

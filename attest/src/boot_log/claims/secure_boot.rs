@@ -3,12 +3,15 @@
 //! Establishes what the firmware's own SecureBoot variable said before PCR 7's separator, the only place that root cannot reach
 //! after boot. Does not establish which keys it trusts: those are variables of the same place (see `databases`), and PCR 7's value.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
-use super::super::EventType;
 use super::super::authentic::UefiVariable;
-use super::judged::Judged;
-use super::{EFI_GLOBAL_VARIABLE, Known};
+use super::super::{BootLog, EventType};
+use super::judged::{Judged, JudgedEvent};
+use super::{EFI_GLOBAL_VARIABLE, IMAGE_SECURITY_DATABASE, Known};
+use crate::digest::{HashAlg, sha256};
 use crate::finding::{Finding, Findings};
 
 /// Whether the firmware enforced Secure Boot.
@@ -32,6 +35,40 @@ impl SecureBoot {
             Self::Off => "off",
             Self::Unknown => "unknown",
         }
+    }
+}
+
+/// The variables that say whose programs may start, with the vendor that each belongs to.
+const DATABASES: [(&str, [u8; 16]); 4] = [
+    ("PK", EFI_GLOBAL_VARIABLE),
+    ("KEK", EFI_GLOBAL_VARIABLE),
+    ("db", IMAGE_SECURITY_DATABASE),
+    ("dbx", IMAGE_SECURITY_DATABASE),
+];
+
+impl BootLog {
+    /// SHA-256 of the content of PK, KEK, db and dbx, by name, unproven: each stands once before PCR 7's separator, and nothing
+    /// there leaves Secure Boot open. Empty where it does. Appraise only [`super::super::ReplayedBootLog::key_databases`].
+    pub(in crate::boot_log) fn key_databases(&self, bank: HashAlg) -> BTreeMap<&'static str, [u8; 32]> {
+        let (judged, known) = (self.judged(bank), Known::new(bank));
+        if judged.secure_boot(&known, &mut Findings::new()) == SecureBoot::Unknown {
+            return BTreeMap::new();
+        }
+        let mut found = BTreeMap::<&str, Vec<&[u8]>>::new();
+        let ends = |one: &&JudgedEvent<'_>| one.digest.is_some_and(|digest| known.separators.contains(&digest));
+        for one in judged.in_pcr(7).take_while(|one| !ends(one)) {
+            let typed = one.event.event_type() == EventType::EV_EFI_VARIABLE_DRIVER_CONFIG;
+            let Some(variable) = UefiVariable::parse(one.event.data()).filter(|_| typed) else { continue };
+            let is = |(name, vendor): &&(&'static str, [u8; 16])| variable.guid == *vendor && variable.is_named(name);
+            if let Some((name, _)) = DATABASES.iter().find(is) {
+                found.entry(name).or_default().push(variable.content);
+            }
+        }
+        let once = |(name, contents): (&'static str, Vec<&[u8]>)| match contents.as_slice() {
+            [content] => Some((name, sha256(&[content]))),
+            _ => None,
+        };
+        found.into_iter().filter_map(once).collect()
     }
 }
 
