@@ -19,6 +19,7 @@ use hostmark_attest::finding::Findings;
 use hostmark_attest::identity::ak::{AkPublic, verify_ak};
 use hostmark_attest::identity::certify::{CertifiedTlsKey, TlsKeyEvidence, verify_tls_key};
 use hostmark_attest::identity::class::{TpmClass, TrustBundle};
+use hostmark_attest::identity::devid::{IdentityKind, verify_identity};
 use hostmark_attest::identity::ek::verify_ek;
 use hostmark_attest::identity::nv::{NvPublic, TAG_ATTRIBUTES_DEFINED, TAG_INDEX};
 use hostmark_attest::identity::tag::{NV_MAX, Tag, TagError, TagEvidence, VerifiedTag, verify_tag};
@@ -27,7 +28,10 @@ use hostmark_attest::tpm::attest::AttestType;
 use hostmark_attest::tpm::name::{Name, RH_OWNER};
 use hostmark_attest::tpm::public::{ObjectAttributes, Public};
 use hostmark_attest::wire::{DOMAIN_QUOTE, DOMAIN_TAG, DOMAIN_TLS, Nonce};
-use pki::{Ca, EK_ATTRIBUTES, NOW, ek_certificate, ek_curve, ek_p256, ek_rsa, refusals, unknown_critical};
+use pki::{
+    Ca, EK_ATTRIBUTES, NOW, SERIAL, ek_certificate, ek_curve, ek_modulus, ek_p256, ek_rsa, refusals, roca_modulus,
+    unknown_critical,
+};
 use rcgen::{CertificateParams, DnType, IsCa, KeyPair};
 
 const NONCE: Nonce = Nonce([9; 32]);
@@ -207,6 +211,115 @@ fn a25_an_ek_without_certificate_is_unverified_whatever_the_bundle() {
     assert_eq!(bare.class(), TpmClass::Unverified);
     assert!(bare.advice().has("ek.no-certificate"));
     assert!(bare.class() < TpmClass::Virtual, "below every class that a production pool can name");
+}
+
+/// The certificate with ecdsa-with-SHA224 in both places: an algorithm that nobody accepts any more.
+fn with_sha224(certificate: &[u8]) -> Vec<u8> {
+    let mut weak = certificate.to_vec();
+    let oid = [0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2];
+    let places: Vec<_> = (0..weak.len() - oid.len()).filter(|at| weak[*at..].starts_with(&oid)).collect();
+    assert_eq!(places.len(), 2);
+    for at in places {
+        weak[at + 7] = 1;
+    }
+    weak
+}
+
+#[test]
+fn a9_an_identity_certificate_counts_by_its_root_its_use_and_its_time() {
+    let ca = Ca::new("Maker", "Root");
+    let key = KeyPair::generate().unwrap();
+    let aik = rcgen::ExtendedKeyUsagePurpose::Other(vec![2, 23, 133, 8, 3]);
+    let issue = |ca: &Ca, change: &dyn Fn(&mut CertificateParams)| {
+        ca.issue(&key, |params| {
+            params.extended_key_usages = vec![aik.clone()];
+            params.serial_number = Some(SERIAL.into());
+            change(params);
+        })
+    };
+    let with = |certificate: &[u8], lists: &[Vec<u8>]| {
+        let mut bundle = bundle(TpmClass::Virtual, &ca);
+        lists.iter().for_each(|list| bundle.add(TpmClass::Virtual, list).unwrap());
+        verify_identity(certificate, &[], &bundle, NOW)
+    };
+    let judge = |certificate: &[u8]| with(certificate, &[]);
+
+    let honest = judge(&issue(&ca, &|_| {})).unwrap();
+    assert_eq!((honest.class(), honest.certificate().kind), (TpmClass::Virtual, IdentityKind::Ak));
+    assert_eq!(*honest.key(), *ek_p256(&key, EK_ATTRIBUTES).key());
+
+    assert_eq!(refusals(judge(&issue(&Ca::new("Maker", "Root"), &|_| {}))), ["identity.chain"]);
+    let expired = issue(&ca, &|params| params.not_after = time::macros::datetime!(2026-01-01 0:00 UTC));
+    assert_eq!(refusals(judge(&expired)), ["identity.chain"], "unlike an EK's");
+    let critical = issue(&ca, &|params| params.custom_extensions.push(unknown_critical()));
+    assert_eq!(refusals(judge(&critical)), ["identity.critical-extension"]);
+    assert_eq!(refusals(judge(&ca.issue(&key, |_| {}))), ["identity.usage"], "an EK certificate");
+    let encrypts = issue(&ca, &|params| params.key_usages = vec![rcgen::KeyUsagePurpose::KeyAgreement]);
+    assert_eq!(refusals(judge(&encrypts)), ["identity.usage"]);
+    let code = issue(&ca, &|params| params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::CodeSigning]);
+    assert_eq!(refusals(judge(&code)), ["identity.chain"]);
+    let good = issue(&ca, &|_| {});
+    assert_eq!(refusals(judge(&with_sha224(&good))), ["identity.algorithm"]);
+    assert_eq!(refusals(with(&good, &[ca.revoke(&[SERIAL], NOW)])), ["identity.revoked"]);
+    assert_eq!(refusals(with(&good, &[Ca::new("Maker", "Root").revoke(&[], NOW)])), ["identity.crl"]);
+    assert_eq!(refusals(judge(b"not DER")), ["identity.certificate"]);
+
+    let other = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P521_SHA512).unwrap();
+    let curve = ca.issue(&other, |params| params.extended_key_usages = vec![aik.clone()]);
+    assert_eq!(refusals(judge(&curve)), ["identity.key"]);
+}
+
+#[test]
+fn a26_an_ek_whose_private_part_can_be_computed_is_refused() {
+    let ca = Ca::new("Maker", "Root");
+    let bundle = bundle(TpmClass::Hardware, &ca);
+    let weak = roca_modulus();
+    let mut sound = weak.clone();
+    *sound.last_mut().unwrap() ^= 2;
+    verify_ek(&ek_modulus(&sound), None, &[], &bundle, NOW).unwrap();
+    assert_eq!(refusals(verify_ek(&ek_modulus(&weak), None, &[], &bundle, NOW)), ["ek.roca"]);
+
+    // The same chip makes such AKs.
+    let ak = |modulus: &[u8]| {
+        let mut raw = vec![0, 1, 0, 0x0b];
+        raw.extend(AK_ATTRIBUTES.0.to_be_bytes());
+        raw.extend([0, 0, 0, 0x10, 0, 0x14, 0, 0x0b, 8, 0, 0, 0, 0, 0]);
+        raw.extend(tpm2b(modulus));
+        verify_ak(&Public::parse(&raw).unwrap())
+    };
+    ak(&sound).unwrap();
+    assert_eq!(refusals(ak(&weak)), ["ak.roca"]);
+}
+
+#[test]
+fn a26_a_revoked_ek_is_refused_whatever_the_age_of_the_list() {
+    let ca = Ca::new("Maker", "Root");
+    let key = KeyPair::generate().unwrap();
+    let public = ek_p256(&key, EK_ATTRIBUTES);
+    let certificate = ca.issue(&key, |params| params.serial_number = Some(SERIAL.into()));
+    let judge = |lists: &[Vec<u8>]| {
+        let mut bundle = bundle(TpmClass::Hardware, &ca);
+        lists.iter().for_each(|list| bundle.add(TpmClass::Hardware, list).unwrap());
+        verify_ek(&public, Some(&certificate), &[], &bundle, NOW)
+    };
+    let (fresh, old) = (NOW - time::Duration::days(2), NOW - time::Duration::days(90));
+
+    let honest = judge(&[ca.revoke(&[SERIAL + 1], fresh)]).unwrap();
+    assert_eq!((honest.class(), honest.advice().worst()), (TpmClass::Hardware, None));
+    assert_eq!(refusals(judge(&[ca.revoke(&[SERIAL], fresh)])), ["ek.revoked"]);
+
+    let stale = judge(&[ca.revoke(&[], old)]).unwrap();
+    assert_eq!(stale.advice().as_slice()[0].id, "ek.crl-stale");
+    assert_eq!(refusals(judge(&[ca.revoke(&[SERIAL], old)])), ["ek.revoked"], "an old list revokes too");
+    assert_eq!(refusals(judge(&[ca.revoke(&[SERIAL], fresh), ca.revoke(&[], old)])), ["ek.revoked"], "two lists");
+    let unborn = judge(&[ca.revoke(&[], NOW + time::Duration::days(1))]).unwrap();
+    assert!(unborn.advice().has("ek.crl-stale"), "a list from the future is out of date too");
+
+    // A list under the CA's name that it did not sign: what it leaves out would be trusted.
+    let impostor = Ca::new("Maker", "Root");
+    assert_eq!(refusals(judge(&[impostor.revoke(&[], fresh)])), ["ek.crl"]);
+    // Another CA's list says nothing of this certificate.
+    judge(&[Ca::new("Other", "Root").revoke(&[SERIAL], fresh)]).unwrap();
 }
 
 // ---- TLS key ----
@@ -602,13 +715,6 @@ fn a23_a9_what_cannot_be_protected_or_verified_is_refused_by_its_name() {
         let refused = verify_ek(&Public::parse(&raw).unwrap(), Some(&certificate), &[], &bundle, NOW);
         assert_eq!(refusals(refused), ["ek.protection"], "byte {at}");
     }
-    // ecdsa-with-SHA224 in both places of the certificate: an algorithm that nobody accepts any more.
-    let mut weak = certificate.clone();
-    let oid = [0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2];
-    let places: Vec<_> = (0..weak.len() - oid.len()).filter(|at| weak[*at..].starts_with(&oid)).collect();
-    assert_eq!(places.len(), 2);
-    for at in places {
-        weak[at + 7] = 1;
-    }
+    let weak = with_sha224(&certificate);
     assert_eq!(refusals(verify_ek(&public, Some(&weak), &[], &bundle, NOW)), ["ek.algorithm"]);
 }

@@ -186,3 +186,76 @@ fn a_der_signature_is_the_same_signature() {
     assert_eq!(verdict.verdict, Outcome::Verified, "{:?}", verdict.findings);
     assert!(verdict.findings.has("quote.signature-bare") && verdict.findings.has("quote.selection-unstated"));
 }
+
+/// What stands beside the quotes, and where it is tested: here, with the identity certificates, with the boot logs; or what holds one of
+/// those in its source's own wrapping.
+const COMPANIONS: [&str; 31] = [
+    // This file's.
+    "meta.json",
+    "quote.bin",
+    "sig.bin",
+    "sig.raw",
+    "sig.der",
+    "ak.pem",
+    "ak.name.bin",
+    "akpub.tpm2b.bin",
+    "akpub.tpmt.bin",
+    "ekpub.tpm2b.bin",
+    "quotepcr.tools.bin",
+    "pcrblob.tools.bin",
+    // iak_evidence.rs, boot_log_evidence.rs.
+    "akcert.pem",
+    "akchain.pem",
+    "ca.pem",
+    "wrong-ca.pem",
+    "ekak_cert.der",
+    "eventlog.bin",
+    // Wrappings of the above.
+    "json",
+    "evidence-trimmed.json",
+    "pb",
+    "token",
+    "txt",
+    // A credential for keylime's EK; TEE evidence of hosts whose vTPM quoted.
+    "mkcred.bin",
+    "hcl-report.bin",
+    "snp-report.bin",
+    "td-quote.bin",
+    "vcek.der",
+    // Per bank.
+    "sha1.",
+    "sha256.",
+    "sha384.",
+];
+
+#[test]
+fn no_file_is_left_out() {
+    let Some(folder) = folder() else { return };
+    let files: Vec<String> =
+        std::fs::read_dir(&folder).unwrap().map(|one| one.unwrap().file_name().into_string().unwrap()).collect();
+    let quotes: Vec<&str> = files.iter().filter_map(|name| name.strip_suffix(".quote.bin")).collect();
+    assert_eq!(quotes.len(), 19);
+    for name in &files {
+        let kind = name.split_once("__").and_then(|(_, rest)| rest.split_once('.')).map_or("", |(_, kind)| kind);
+        let known = COMPANIONS.iter().any(|one| kind == *one || (one.ends_with('.') && kind.starts_with(one)));
+        assert!(known, "{name} has no test");
+    }
+    // Each quote has what every_quote_gives_its_known_outcome reads.
+    for quote in quotes {
+        assert!(files.contains(&format!("{quote}.meta.json")), "{quote}");
+    }
+}
+
+#[test]
+fn a_credential_is_the_one_that_its_ek_and_ak_frame() {
+    let Some(folder) = folder() else { return };
+    let name = "keylime__test-data_swtpm";
+    let credential = read(&folder, name, &["mkcred.bin"]).unwrap();
+    let ek = Public::parse_tpm2b(&read(&folder, name, &["ekpub.tpm2b.bin"]).unwrap()).unwrap();
+    // tpm2_makecredential: magic, version, TPM2B_ID_OBJECT, TPM2B_ENCRYPTED_SECRET.
+    let mut reader = hostmark_attest::bytes::Reader::new(&credential);
+    assert_eq!((reader.be32("magic").unwrap(), reader.be32("version").unwrap()), (0xbadc_c0de, 1));
+    let (blob, secret) = (reader.tpm2b(256, "blob").unwrap(), reader.tpm2b(512, "secret").unwrap());
+    assert!(reader.is_empty() && !blob.is_empty());
+    assert_eq!(Some(secret.len() * 8), ek.key().bits());
+}

@@ -6,6 +6,7 @@
 //! establish that such a key exists: credential activation for exactly this Name does (`credential`), and each attestation's
 //! qualifiedSigner shows that it lives under the EK in the endorsement hierarchy (`tpm::signed`, `*.signer`).
 
+use super::roca;
 use crate::digest::HashAlg;
 use crate::finding::{Finding, Findings};
 use crate::tpm::key::{Curve, PublicKey};
@@ -89,7 +90,7 @@ const FIX: &str = "let hostd create the AK: restricted|sign|fixedTPM|fixedParent
 ///
 /// # Errors
 /// Every finding: `ak.restricted`, `ak.fixed-tpm`, `ak.fixed-parent`, `ak.sensitive-data-origin`, `ak.sign`, `ak.decrypt`, `ak.no-da`,
-/// `ak.name-alg`, `ak.key-size`, `ak.sha1`, `ak.scheme`.
+/// `ak.name-alg`, `ak.key-size`, `ak.roca`, `ak.sha1`, `ak.scheme`.
 pub fn verify_ak(public: &Public) -> Result<AkPublic, Findings> {
     let mut findings = Findings::new();
     let attributes = public.attributes();
@@ -115,6 +116,17 @@ pub fn verify_ak(public: &Public) -> Result<AkPublic, Findings> {
             .expected("P-256 or RSA-2048")
             .found(key.weakness().unwrap_or_else(|| key.kind()))
             .fix(FIX)
+    });
+    // A TPM whose firmware has the fault makes such AKs too, whatever its EK is.
+    let weak = matches!(key, PublicKey::Rsa { modulus, .. } if roca::is_weak(modulus));
+    findings.check("ak.roca", weak, || {
+        Finding::error(
+            "",
+            "the AK was made by a faulty key generator (ROCA, CVE-2017-15361): anybody can compute its private part",
+        )
+        .expected("a modulus without the generator's fingerprint")
+        .found(key)
+        .fix("update the TPM's firmware, then let hostd create an ECC AK")
     });
     check_scheme(public, &mut findings);
     if findings.acceptable() { Ok(AkPublic(public.clone())) } else { Err(findings) }

@@ -5,11 +5,18 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 
-use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use webpki::{CertRevocationList, OwnedCertRevocationList};
 use x509_parser::prelude::X509Certificate;
+
+use super::der::{Element, SEQUENCE};
+use crate::bytes::Reader;
+use crate::tpm::key::without_leading_zeros;
 
 /// What a TPM is, lowest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -62,7 +69,7 @@ impl fmt::Display for TpmClass {
     }
 }
 
-/// A deviation of a maker's certificates that the operator may tolerate by name; each use is a finding.
+/// A deviation of makers' certificates; each use is a finding.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Quirk {
     /// Its name in configuration, and (after `ek.quirk.`) its finding's id.
@@ -71,28 +78,76 @@ pub struct Quirk {
     pub scope: &'static str,
     /// Why it can be tolerated.
     pub reason: &'static str,
+    /// Whether it loosens a check, so that the operator must tolerate it by name. The others are only shown.
+    pub loosens: bool,
 }
 
-/// Every quirk that this version knows. Off unless the bundle enables it.
-pub const QUIRKS: [Quirk; 3] = [
+/// Every quirk that this version knows. What loosens a check is off unless the bundle enables it.
+pub const QUIRKS: [Quirk; 9] = [
     Quirk {
         id: CRITICAL_POLICIES,
         scope: "intermediates of STMicroelectronics and Intel, as the operator holds them",
         reason: "they mark certificatePolicies critical, which path validation here does not process; with no policy asked for it cannot \
                  change an outcome (RFC 5280 6.1.1), so such an intermediate of the operator's own bundle is trusted as it stands",
+        loosens: true,
     },
     Quirk {
         id: NO_EKU,
         scope: "class virtual: Google Cloud's EK/AK CA",
         reason: "its EK certificates carry no extended key usage; the key usage (keyAgreement or keyEncipherment, nothing else) \
                  still tells them from the AK certificates of the same CA",
+        loosens: true,
     },
     Quirk {
         id: NV_PADDING,
         scope: "EK certificates read as a whole NV index (Nuvoton, Nationz)",
         reason: "the index is larger than the certificate and ends in 0x00 or 0xff bytes, which no signature covers",
+        loosens: true,
+    },
+    Quirk {
+        id: RSAES_OAEP,
+        scope: "TPM 1.2 certificates, and those of TPMs that were upgraded from it (Nuvoton NPCT6xx, STMicroelectronics ST33ZP24)",
+        reason: "the key's algorithm is id-RSAES-OAEP (RFC 4055 4.1) instead of rsaEncryption: the same RSA key, and an EK only decrypts \
+                 with OAEP anyway",
+        loosens: true,
+    },
+    Quirk {
+        id: NV_HEADER,
+        scope: "EK certificates as a TPM 1.2 keeps them in its NV index",
+        reason: "TCG_PCCLIENT_STORED_CERT puts 7 bytes before the certificate; only files are read so, never what a host sends",
+        loosens: false,
+    },
+    Quirk {
+        id: PEM_TEXT,
+        scope: "PEM files that people have touched",
+        reason: "text before or after the encapsulated certificate is no part of it (RFC 7468 2); only files are read so",
+        loosens: false,
+    },
+    Quirk {
+        id: UNSORTED_SET,
+        scope: "names in Nuvoton's certificates",
+        reason: "the members of a SET OF are not in DER's order; the signature covers the bytes as they are, and names are compared as bytes",
+        loosens: false,
+    },
+    Quirk {
+        id: EXPLICIT_DEFAULT,
+        scope: "extensions in the certificates of Intel, STMicroelectronics and Google",
+        reason: "a FALSE that DER leaves out is written; it says the same, and the signature covers the bytes as they are",
+        loosens: false,
+    },
+    Quirk {
+        id: NO_END,
+        scope: "swtpm's CA, IDevID certificates (IEEE 802.1AR 8.7)",
+        reason: "not after 99991231235959Z means that there is no end (RFC 5280 4.1.2.5)",
+        loosens: false,
     },
 ];
+
+/// The quirk of this id, for a finding's text.
+pub(super) fn quirk_finding(id: &'static str) -> crate::finding::Finding {
+    let reason = QUIRKS.iter().find(|one| one.id == id).map_or("", |one| one.reason);
+    crate::finding::Finding::info(format!("ek.quirk.{id}"), reason)
+}
 
 /// See [`QUIRKS`].
 pub(super) const CRITICAL_POLICIES: &str = "critical-policies";
@@ -100,6 +155,18 @@ pub(super) const CRITICAL_POLICIES: &str = "critical-policies";
 pub(super) const NO_EKU: &str = "no-eku";
 /// See [`QUIRKS`].
 pub(super) const NV_PADDING: &str = "nv-padding";
+/// See [`QUIRKS`].
+pub(super) const RSAES_OAEP: &str = "rsaes-oaep";
+/// See [`QUIRKS`].
+pub(super) const NV_HEADER: &str = "nv-header";
+/// See [`QUIRKS`].
+pub(super) const PEM_TEXT: &str = "pem-text";
+/// See [`QUIRKS`].
+pub(super) const UNSORTED_SET: &str = "unsorted-set";
+/// See [`QUIRKS`].
+pub(super) const EXPLICIT_DEFAULT: &str = "explicit-default";
+/// See [`QUIRKS`].
+pub(super) const NO_END: &str = "no-end";
 
 /// Most certificates in one bundle: all makers' CAs together are below 1000 today.
 const CERTIFICATES_MAX: usize = 4096;
@@ -108,9 +175,17 @@ const CERTIFICATES_MAX: usize = 4096;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BundleError {
-    /// Neither a PEM bundle nor one DER certificate.
-    #[error("neither PEM certificates nor one certificate in DER")]
+    /// Neither a PEM bundle nor one DER certificate or CRL.
+    #[error("neither PEM certificates or CRLs nor one of them in DER")]
     NotACertificate,
+    /// A CRL that path validation cannot use, so that what it revokes would be trusted.
+    #[error("the CRL of `{issuer}` cannot be used: {reason}")]
+    Crl {
+        /// Its issuer.
+        issuer: String,
+        /// Why not.
+        reason: String,
+    },
     /// A root that cannot serve as a trust anchor.
     #[error("`{subject}` cannot be a trust anchor: {reason}")]
     Anchor {
@@ -141,12 +216,61 @@ struct Trusted {
     der: CertificateDer<'static>,
 }
 
-/// The roots and intermediates that EK certificates may chain to, by class, and the quirks that are tolerated.
+/// One list of revoked certificates. Its signature is verified with the path that it is asked about.
+#[derive(Debug, Clone)]
+pub(super) struct Revocations {
+    class: TpmClass,
+    list: Arc<CertRevocationList<'static>>,
+    /// The issuer, for people.
+    pub(super) issuer: String,
+    pub(super) this_update: OffsetDateTime,
+    /// When the next one was promised.
+    pub(super) next_update: Option<OffsetDateTime>,
+}
+
+impl Revocations {
+    fn parse(class: TpmClass, der: &[u8]) -> Result<Self, BundleError> {
+        let (rest, parsed) = x509_parser::parse_x509_crl(der).map_err(|_| BundleError::NotACertificate)?;
+        let issuer = crate::finding::one_line(&parsed.issuer().to_string());
+        let unusable = |reason: String| BundleError::Crl { issuer: issuer.clone(), reason };
+        if !rest.is_empty() {
+            return Err(unusable(format!("{} bytes follow it", rest.len())));
+        }
+        let list = OwnedCertRevocationList::from_der(der).map_err(|error| unusable(error.to_string()))?;
+        let this_update = parsed.last_update().to_datetime();
+        let next_update = parsed.next_update().map(|time| time.to_datetime());
+        Ok(Self { class, list: Arc::new(CertRevocationList::Owned(list)), issuer, this_update, next_update })
+    }
+
+    pub(super) fn list(&self) -> &CertRevocationList<'static> {
+        &self.list
+    }
+
+    /// Whether it is the list of this issuer (a Name's contents).
+    pub(super) fn is_of(&self, issuer: &[u8]) -> bool {
+        self.list.issuer() == issuer
+    }
+
+    /// Whether it names this certificate, whoever signed the list. Serial numbers are compared as numbers: CAs write leading zeros
+    /// now and then.
+    pub(super) fn names(&self, certificate: &X509Certificate<'_>) -> bool {
+        let issuer = Element::expect(&mut Reader::new(certificate.issuer().as_raw()), SEQUENCE, "the issuer");
+        let bare = without_leading_zeros(certificate.raw_serial());
+        let padded = [[0].as_slice(), bare].concat();
+        let forms = [certificate.raw_serial(), bare, &padded];
+        issuer.is_ok_and(|issuer| self.is_of(issuer.rest()))
+            && forms.iter().any(|serial| !matches!(self.list.find_serial(serial), Ok(None)))
+    }
+}
+
+/// The roots and intermediates that EK certificates may chain to, by class, what they revoked, and the quirks that are tolerated.
 ///
 /// An empty bundle trusts nothing.
 #[derive(Debug, Clone, Default)]
 pub struct TrustBundle {
     certificates: Vec<Trusted>,
+    /// The newest first.
+    revocations: Vec<Revocations>,
     quirks: BTreeSet<&'static str>,
 }
 
@@ -157,8 +281,8 @@ impl TrustBundle {
         Self::default()
     }
 
-    /// Adds the certificates of one file from the class's directory: a PEM bundle or one DER certificate. Self-issued ones
-    /// become roots, others intermediates.
+    /// Adds the certificates and CRLs of one file from the class's directory: a PEM bundle, or one of them in DER. Self-issued
+    /// certificates become roots, others intermediates.
     ///
     /// # Errors
     /// [`BundleError`]; nothing of the file is added then.
@@ -167,7 +291,10 @@ impl TrustBundle {
             return Err(BundleError::Class(class));
         }
         let mut added = Vec::new();
-        for der in certificates(file)? {
+        let (certificates, lists) = contents(file)?;
+        let mut revoked =
+            lists.iter().map(|der| Revocations::parse(class, der)).collect::<Result<Vec<_>, BundleError>>()?;
+        for der in certificates {
             let (root, critical_policies) = {
                 let (_, parsed) =
                     x509_parser::parse_x509_certificate(&der).map_err(|_| BundleError::NotACertificate)?;
@@ -182,10 +309,15 @@ impl TrustBundle {
             };
             added.push(Trusted { class, root, critical_policies, der });
         }
-        if self.certificates.len().saturating_add(added.len()) > CERTIFICATES_MAX {
+        if self.certificates.len().saturating_add(added.len()) > CERTIFICATES_MAX
+            || self.revocations.len().saturating_add(revoked.len()) > CERTIFICATES_MAX
+        {
             return Err(BundleError::TooMany);
         }
         self.certificates.extend(added);
+        self.revocations.append(&mut revoked);
+        // Path validation asks the first list of an issuer.
+        self.revocations.sort_by_key(|one| std::cmp::Reverse(one.this_update));
         Ok(())
     }
 
@@ -214,12 +346,20 @@ impl TrustBundle {
         self.of(class, false)
     }
 
-    /// The intermediates of one class that [`CRITICAL_POLICIES`] is about.
-    pub(super) fn critical_policies(&self, class: TpmClass) -> impl Iterator<Item = &CertificateDer<'static>> {
-        self.certificates
-            .iter()
-            .filter(move |one| one.class == class && !one.root && one.critical_policies)
-            .map(|one| &one.der)
+    /// The intermediates of one class that [`CRITICAL_POLICIES`] is about, and whether a list revokes them: path validation, which
+    /// takes them as they stand, does not ask that.
+    pub(super) fn critical_policies(&self, class: TpmClass) -> impl Iterator<Item = (&CertificateDer<'static>, bool)> {
+        let of_class = move |one: &&Trusted| one.class == class && !one.root && one.critical_policies;
+        self.certificates.iter().filter(of_class).map(move |one| {
+            let parsed = x509_parser::parse_x509_certificate(&one.der);
+            let named = |parsed: &X509Certificate<'_>| self.revocations(class).any(|list| list.names(parsed));
+            (&one.der, parsed.is_ok_and(|(_, parsed)| named(&parsed)))
+        })
+    }
+
+    /// The lists of revoked certificates of one class.
+    pub(super) fn revocations(&self, class: TpmClass) -> impl Iterator<Item = &Revocations> {
+        self.revocations.iter().filter(move |one| one.class == class)
     }
 
     fn of(&self, class: TpmClass, root: bool) -> impl Iterator<Item = &CertificateDer<'static>> {
@@ -236,14 +376,25 @@ fn has_critical_policies(certificate: &X509Certificate<'_>) -> bool {
     unknown == ["2.5.29.32"]
 }
 
-/// The certificates of a PEM bundle, or the one in DER.
-fn certificates(file: &[u8]) -> Result<Vec<CertificateDer<'static>>, BundleError> {
+/// Certificates and CRLs of a file.
+type Contents = (Vec<CertificateDer<'static>>, Vec<CertificateRevocationListDer<'static>>);
+
+/// The certificates and CRLs of a PEM bundle, or the one in DER.
+fn contents(file: &[u8]) -> Result<Contents, BundleError> {
     if file.first() == Some(&0x30) {
-        return Ok(vec![CertificateDer::from(file.to_vec())]);
+        return Ok(match x509_parser::parse_x509_crl(file) {
+            Ok(_) => (Vec::new(), vec![CertificateRevocationListDer::from(file.to_vec())]),
+            Err(_) => (vec![CertificateDer::from(file.to_vec())], Vec::new()),
+        });
     }
-    let list: Vec<_> =
-        CertificateDer::pem_slice_iter(file).collect::<Result<_, _>>().map_err(|_| BundleError::NotACertificate)?;
-    if list.is_empty() { Err(BundleError::NotACertificate) } else { Ok(list) }
+    let bad = |_| BundleError::NotACertificate;
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(file).collect::<Result<_, _>>().map_err(bad)?;
+    let lists: Vec<_> = CertificateRevocationListDer::pem_slice_iter(file).collect::<Result<_, _>>().map_err(bad)?;
+    if certificates.is_empty() && lists.is_empty() {
+        Err(BundleError::NotACertificate)
+    } else {
+        Ok((certificates, lists))
+    }
 }
 
 #[cfg(test)]

@@ -6,20 +6,24 @@
 //! area is one that MakeCredential can address. Does **not** establish that the host at hand holds the key (credential activation
 //! does), nor, without a certificate, anything at all beyond the shape (class `unverified`).
 
-use rustls_pki_types::{CertificateDer, UnixTime};
 use time::OffsetDateTime;
-use webpki::{EndEntityCert, KeyUsage};
 use x509_parser::prelude::X509Certificate;
 
-use super::class::{CRITICAL_POLICIES, NO_EKU, NV_PADDING, QUIRKS, TpmClass, TrustBundle};
+use super::chain::{Subject, check_chain};
+use super::class::{
+    EXPLICIT_DEFAULT, NO_EKU, NV_PADDING, RSAES_OAEP, TpmClass, TrustBundle, UNSORTED_SET, quirk_finding,
+};
 use super::credential::{AesKey, ProtectionKey};
+use super::der::Deviations;
+use super::roca;
+use super::tpm_attributes::TpmAttributes;
 use crate::digest::HashAlg;
 use crate::finding::{Finding, Findings};
 use crate::tpm::key::{Curve, PublicKey};
 use crate::tpm::public::{ObjectAttributes, Public};
 
 /// tcg-kp-EKCertificate, 2.23.133.8.1, as DER contents.
-const EK_CERTIFICATE: &[u8] = &[0x67, 0x81, 0x05, 0x08, 0x01];
+pub(super) const EK_CERTIFICATE: &[u8] = &[0x67, 0x81, 0x05, 0x08, 0x01];
 /// TPM_ALG_AES.
 const ALG_AES: u16 = 0x0006;
 /// TPM_ALG_CFB.
@@ -38,6 +42,7 @@ pub struct GenuineEk {
     class: TpmClass,
     id: [u8; 32],
     protection: ProtectionKey,
+    tpm: Option<TpmAttributes>,
     advice: Findings,
 }
 
@@ -66,7 +71,13 @@ impl GenuineEk {
         &self.protection
     }
 
-    /// Findings that do not refuse: `ek.expired`, `ek.no-certificate`, `ek.quirk.*`.
+    /// Manufacturer, model and version as the certificate names them. None without a certificate, or where it does not say.
+    #[must_use]
+    pub const fn tpm(&self) -> Option<&TpmAttributes> {
+        self.tpm.as_ref()
+    }
+
+    /// Findings that do not refuse: `ek.expired`, `ek.no-certificate`, `ek.crl-stale`, `ek.tpm-attributes`, `ek.quirk.*`.
     #[must_use]
     pub const fn advice(&self) -> &Findings {
         &self.advice
@@ -79,7 +90,7 @@ impl GenuineEk {
 ///
 /// # Errors
 /// Every finding, among them at least one that refuses: `ek.key-size`, `ek.attributes`, `ek.protection`, `ek.certificate`, `ek.chain`,
-/// `ek.algorithm`, `ek.critical-extension`, `ek.usage`, `ek.key-mismatch`.
+/// `ek.algorithm`, `ek.critical-extension`, `ek.usage`, `ek.key-mismatch`, `ek.roca`, `ek.revoked`, `ek.crl`.
 pub fn verify_ek(
     public: &Public,
     certificate: Option<&[u8]>,
@@ -103,7 +114,8 @@ pub fn verify_ek(
     };
     match shape {
         Some((protection, id)) if findings.acceptable() => {
-            Ok(GenuineEk { public: public.clone(), class, id, protection, advice: findings })
+            let tpm = certificate.and_then(|certificate| tpm_attributes(certificate, &mut findings));
+            Ok(GenuineEk { public: public.clone(), class, id, protection, tpm, advice: findings })
         }
         _ => Err(findings),
     }
@@ -122,6 +134,13 @@ fn check_public(public: &Public, findings: &mut Findings) -> Option<(ProtectionK
             .expected("RSA-2048, P-256 or P-384")
             .found(key.weakness().unwrap_or_else(|| key.kind()))
             .fix("use one of the TPM's other EK templates")
+    });
+    let weak = matches!(key, PublicKey::Rsa { modulus, .. } if roca::is_weak(modulus));
+    findings.check("ek.roca", weak, || {
+        Finding::error("", "the EK was made by a faulty key generator (ROCA, CVE-2017-15361): its private part can be computed")
+            .expected("a modulus without the generator's fingerprint")
+            .found(key)
+            .fix("update the TPM's firmware and renew its EK as the maker says, or use its ECC EK; a TPM that cannot must be replaced")
     });
     let wanted = ObjectAttributes::FIXED_TPM
         .with(ObjectAttributes::FIXED_PARENT)
@@ -183,13 +202,17 @@ fn check_certificate(
                 .fix("send the certificate without the padding of its NV index")
         });
         if blank && bundle.tolerates(NV_PADDING) {
-            findings.push(quirk_used("ek.quirk.nv-padding", NV_PADDING));
+            findings.push(quirk_finding(NV_PADDING));
         }
     }
     let exact = certificate.get(..certificate.len().saturating_sub(padding.len())).unwrap_or_default();
 
     // Parsed before any signature work, so that a key of a wrong size never reaches the mathematics (A14).
-    let certified = PublicKey::from_spki(leaf.public_key().raw);
+    let mut certified = PublicKey::from_spki(leaf.public_key().raw);
+    if let (Err(_), Some(key), true) = (&certified, oaep_key(leaf), bundle.tolerates(RSAES_OAEP)) {
+        certified = Ok(key);
+        findings.push(quirk_finding(RSAES_OAEP));
+    }
     let same = certified.as_ref().is_ok_and(|key| key == public.key());
     findings.check("ek.key-mismatch", !same, || {
         let found = match &certified {
@@ -202,8 +225,54 @@ fn check_certificate(
             .fix("send the certificate of the EK that the host uses (RSA and ECC EKs have one each)")
     });
     check_usage(leaf, bundle, findings);
-    check_chain(exact, leaf, intermediates, bundle, now, findings)
+    let deviations = Deviations::of(exact);
+    for (seen, quirk) in [(deviations.unsorted_set, UNSORTED_SET), (deviations.explicit_default, EXPLICIT_DEFAULT)] {
+        if seen {
+            findings.push(quirk_finding(quirk));
+        }
+    }
+    check_chain(&EK, exact, leaf, intermediates, bundle, now, findings)
 }
+
+/// The ids of an EK certificate's chain.
+const EK: Subject = Subject {
+    what: "the EK certificate",
+    prefix: "ek",
+    chain: "ek.chain",
+    algorithm: "ek.algorithm",
+    critical: "ek.critical-extension",
+    revoked: "ek.revoked",
+    crl: "ek.crl",
+    outlives: true,
+    usages: &[EK_CERTIFICATE],
+};
+
+/// The RSA key of a SubjectPublicKeyInfo whose algorithm is id-RSAES-OAEP (quirk [`RSAES_OAEP`]).
+pub(super) fn oaep_key(certificate: &X509Certificate<'_>) -> Option<PublicKey> {
+    let spki = certificate.public_key();
+    if spki.algorithm.algorithm.to_id_string() != "1.2.840.113549.1.1.7" {
+        return None;
+    }
+    PublicKey::from_rsa_public_key(&spki.subject_public_key.data).ok()
+}
+
+/// What the certificate says of the TPM. A name that cannot be read is told: nothing is decided by it.
+fn tpm_attributes(certificate: &[u8], findings: &mut Findings) -> Option<TpmAttributes> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let name = parsed.extensions().iter().find(|one| one.oid.to_id_string() == ALTERNATIVE_NAME)?;
+    TpmAttributes::from_alternative_name(name.value).unwrap_or_else(|error| {
+        findings.push(
+            Finding::warning("ek.tpm-attributes", "the EK certificate does not say readably which TPM it is for")
+                .expected("manufacturer, model and version in the alternative name (TCG EK Credential Profile 3.2.9)")
+                .found(error)
+                .fix("report the certificate to its maker; nothing is decided by these attributes"),
+        );
+        None
+    })
+}
+
+/// subjectAltName.
+pub(super) const ALTERNATIVE_NAME: &str = "2.5.29.17";
 
 /// The leaf's extended key usage: without it, any certificate of the maker's CA would do.
 fn check_usage(leaf: &X509Certificate<'_>, bundle: &TrustBundle, findings: &mut Findings) {
@@ -216,7 +285,7 @@ fn check_usage(leaf: &X509Certificate<'_>, bundle: &TrustBundle, findings: &mut 
     });
     let by_quirk = extended.is_none() && encrypts_only && bundle.tolerates(NO_EKU);
     if by_quirk && !named {
-        findings.push(quirk_used("ek.quirk.no-eku", NO_EKU));
+        findings.push(quirk_finding(NO_EKU));
     }
     findings.check("ek.usage", !named && !by_quirk, || {
         Finding::error("", "the certificate is not an EK certificate")
@@ -224,123 +293,4 @@ fn check_usage(leaf: &X509Certificate<'_>, bundle: &TrustBundle, findings: &mut 
             .found(if extended.is_some() { "another extended key usage" } else { "no extended key usage" })
             .fix("send the EK's own certificate, not another one of the same CA")
     });
-}
-
-/// The path to a root. Lower classes are asked first, so a root that stands in two classes gives the lower one.
-fn check_chain(
-    exact: &[u8],
-    leaf: &X509Certificate<'_>,
-    intermediates: &[Vec<u8>],
-    bundle: &TrustBundle,
-    now: OffsetDateTime,
-    findings: &mut Findings,
-) -> TpmClass {
-    let not_after = leaf.validity().not_after.to_datetime();
-    let expired = now > not_after;
-    if expired {
-        // A TPM outlives its certificate and cannot get another: TCG EK Credential Profile 2.5, 2.2.1.5. The chain is then judged at the
-        // certificate's last second.
-        findings.push(
-            Finding::warning("ek.expired", "the EK certificate has expired")
-                .expected("valid now")
-                .found(format!("not after {not_after}"))
-                .fix("none is needed: a TPM's key stays the same; plan the machine's replacement"),
-        );
-    }
-    let at = if expired { not_after } else { now };
-    let at = UnixTime::since_unix_epoch(std::time::Duration::from_secs(
-        u64::try_from(at.unix_timestamp()).unwrap_or_default(),
-    ));
-    let mut outcome = Err(webpki::Error::UnknownIssuer);
-    for class in TpmClass::CERTIFIED {
-        match verify_path(exact, intermediates, bundle, class, at) {
-            Ok(as_it_stands) => {
-                if as_it_stands {
-                    findings.push(quirk_used("ek.quirk.critical-policies", CRITICAL_POLICIES));
-                }
-                outcome = Ok(class);
-                break;
-            }
-            // "Unknown issuer" says the least: keep what another class's roots said.
-            Err(webpki::Error::UnknownIssuer) => {}
-            Err(error) => outcome = Err(error),
-        }
-    }
-    let error = outcome.as_ref().err();
-    let critical = matches!(error, Some(webpki::Error::UnsupportedCriticalExtension));
-    #[allow(deprecated, reason = "webpki may still return the variant without context")]
-    let algorithm = matches!(
-        error,
-        Some(
-            webpki::Error::UnsupportedSignatureAlgorithm
-                | webpki::Error::UnsupportedSignatureAlgorithmContext(_)
-                | webpki::Error::UnsupportedSignatureAlgorithmForPublicKey
-                | webpki::Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_)
-        )
-    );
-    findings.check("ek.critical-extension", critical, || {
-        Finding::error("", "a certificate of the chain has a critical extension that is not understood")
-            .expected("only extensions that path validation knows")
-            .found(critical_extensions(leaf))
-            .fix(
-                "if it is certificatePolicies in a maker's intermediate, put that into the class's directory and tolerate the quirk \
-                 `critical-policies`; else report the certificate, so that its extension can be judged",
-            )
-    });
-    findings.check("ek.algorithm", algorithm, || {
-        Finding::error("", "a certificate of the chain is signed with an algorithm that is not accepted")
-            .expected("RSA from 2048 bits or ECDSA, with SHA-256 or longer")
-            .found(leaf.signature_algorithm.algorithm.to_id_string())
-            .fix("TPM 1.2 certificates signed with SHA-1 cannot be used; use the machine's TPM 2.0")
-    });
-    findings.check("ek.chain", !critical && !algorithm && error.is_some(), || {
-        Finding::error("", "the EK certificate does not chain to a trusted root")
-            .expected("a root under trust/ek/<class>/ that signed it, directly or through intermediates")
-            .found(format!("{}; issuer {}", error.map(ToString::to_string).unwrap_or_default(), leaf.issuer()))
-            .fix("if the maker is to be trusted, put its root and intermediates into the class's directory")
-    });
-    outcome.unwrap_or(TpmClass::Unverified)
-}
-
-/// Whether the leaf chains to a root of the class. Ok(true): only by the quirk [`CRITICAL_POLICIES`].
-fn verify_path(
-    leaf: &[u8],
-    intermediates: &[Vec<u8>],
-    bundle: &TrustBundle,
-    class: TpmClass,
-    at: UnixTime,
-) -> Result<bool, webpki::Error> {
-    let leaf = CertificateDer::from(leaf);
-    let leaf = EndEntityCert::try_from(&leaf)?;
-    let mut between: Vec<CertificateDer<'_>> =
-        bundle.intermediates(class).map(|one| CertificateDer::from(one.as_ref())).collect();
-    between.extend(intermediates.iter().map(|one| CertificateDer::from(one.as_slice())));
-    let attempt = |roots: Vec<CertificateDer<'_>>| {
-        let anchors = roots.iter().map(webpki::anchor_from_trusted_cert).collect::<Result<Vec<_>, _>>()?;
-        // The leaf's own usage is checked apart, strictly; here an intermediate's constraint on usage is honoured.
-        let usage = KeyUsage::required_if_present(EK_CERTIFICATE);
-        leaf.verify_for_usage(webpki::ALL_VERIFICATION_ALGS, &anchors, &between, at, usage, None, None).map(|_| ())
-    };
-    let strict = attempt(bundle.roots(class).map(|one| CertificateDer::from(one.as_ref())).collect());
-    match strict {
-        Err(webpki::Error::UnsupportedCriticalExtension | webpki::Error::UnknownIssuer)
-            if bundle.tolerates(CRITICAL_POLICIES) =>
-        {
-            let trusted: Vec<_> =
-                bundle.critical_policies(class).map(|one| CertificateDer::from(one.as_ref())).collect();
-            if trusted.is_empty() { strict.map(|()| false) } else { attempt(trusted).map(|()| true) }
-        }
-        strict => strict.map(|()| false),
-    }
-}
-
-/// The critical extensions of the leaf, by OID.
-fn critical_extensions(leaf: &X509Certificate<'_>) -> String {
-    let list: Vec<_> = leaf.extensions().iter().filter(|one| one.critical).map(|one| one.oid.to_id_string()).collect();
-    format!("critical in the leaf: {}", list.join(", "))
-}
-
-fn quirk_used(id: &'static str, quirk: &str) -> Finding {
-    let text = QUIRKS.iter().find(|one| one.id == quirk).map_or("", |one| one.reason);
-    Finding::info(id, text)
 }

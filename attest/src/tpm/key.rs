@@ -6,7 +6,7 @@
 use std::fmt;
 
 use x509_parser::prelude::{FromDer as _, SubjectPublicKeyInfo};
-use x509_parser::public_key::PublicKey as X509Key;
+use x509_parser::public_key::{PublicKey as X509Key, RSAPublicKey};
 
 use crate::bytes::{ParseError, Problem};
 
@@ -186,6 +186,34 @@ impl PublicKey {
         Some(crate::digest::sha256(&[&self.to_spki()?]))
     }
 
+    /// Reads the DER of an RSAPublicKey (RFC 8017 A.1.1) that fills its input.
+    ///
+    /// # Errors
+    /// Anything else.
+    pub fn from_rsa_public_key(input: &[u8]) -> Result<Self, ParseError> {
+        let malformed = |what| ParseError { at: 0, problem: Problem::Malformed { what } };
+        match RSAPublicKey::from_der(input) {
+            Ok(([], rsa)) => Self::of_rsa(rsa.modulus, rsa.exponent),
+            _ => Err(malformed("not an RSAPublicKey in DER")),
+        }
+    }
+
+    fn of_rsa(modulus: &[u8], exponent: &[u8]) -> Result<Self, ParseError> {
+        let malformed = |what| ParseError { at: 0, problem: Problem::Malformed { what } };
+        let exponent = without_leading_zeros(exponent);
+        let mut bytes = [0u8; 4];
+        let tail = bytes.len().checked_sub(exponent.len()).and_then(|start| bytes.get_mut(start..));
+        tail.ok_or_else(|| malformed("the RSA exponent is longer than 32 bits"))?.copy_from_slice(exponent);
+        let exponent = u32::from_be_bytes(bytes);
+        if exponent == 0 {
+            return Err(malformed("the RSA exponent is 0"));
+        }
+        if modulus.len() > usize::from(RSA_BYTES_MAX).saturating_add(1) {
+            return Err(malformed("the RSA modulus is longer than 16384 bits"));
+        }
+        Ok(Self::rsa(modulus, exponent))
+    }
+
     /// Reads the DER of a SubjectPublicKeyInfo that fills its input. Curves that are not on the list are read as
     /// [`Curve::Other`] where their OID is known, so that a finding can name them.
     ///
@@ -203,20 +231,7 @@ impl PublicKey {
             });
         }
         match spki.parsed().map_err(|_| malformed("the subjectPublicKey is not readable"))? {
-            X509Key::RSA(rsa) => {
-                let exponent = without_leading_zeros(rsa.exponent);
-                let mut bytes = [0u8; 4];
-                let tail = bytes.len().checked_sub(exponent.len()).and_then(|start| bytes.get_mut(start..));
-                tail.ok_or_else(|| malformed("the RSA exponent is longer than 32 bits"))?.copy_from_slice(exponent);
-                let exponent = u32::from_be_bytes(bytes);
-                if exponent == 0 {
-                    return Err(malformed("the RSA exponent is 0"));
-                }
-                if rsa.modulus.len() > usize::from(RSA_BYTES_MAX).saturating_add(1) {
-                    return Err(malformed("the RSA modulus is longer than 16384 bits"));
-                }
-                Ok(Self::rsa(rsa.modulus, exponent))
-            }
+            X509Key::RSA(rsa) => Self::of_rsa(rsa.modulus, rsa.exponent),
             X509Key::EC(point) => {
                 let oid = spki.algorithm.parameters.as_ref().and_then(|any| any.as_oid().ok());
                 let curve = match oid.map(|oid| oid.to_id_string()).as_deref() {

@@ -6,8 +6,8 @@ use hostmark_attest::finding::{Findings, Severity};
 use hostmark_attest::tpm::key::PublicKey;
 use hostmark_attest::tpm::public::Public;
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair,
+    BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams, CustomExtension, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
 };
 use time::OffsetDateTime;
 
@@ -38,6 +38,7 @@ impl Ca {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new([]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.distinguished_name.push(DnType::OrganizationName, organization);
         params.distinguished_name.push(DnType::CommonName, name);
         let certificate = params.self_signed(&key).unwrap();
@@ -53,6 +54,30 @@ impl Ca {
         let mut params = ek_certificate();
         change(&mut params);
         params.signed_by(ek, &Issuer::from_params(&self.params, &self.key)).unwrap().der().to_vec()
+    }
+}
+
+/// The serial number of certificates that [`Ca::revoke`] can name.
+pub const SERIAL: u64 = 0x8000_0001;
+
+impl Ca {
+    /// A CRL that names these serial numbers, valid for a month from `issued`.
+    pub fn revoke(&self, serials: &[u64], issued: OffsetDateTime) -> Vec<u8> {
+        let revoked = |serial: &u64| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: issued,
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: issued,
+            next_update: issued + time::Duration::days(30),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&Issuer::from_params(&self.params, &self.key)).unwrap().der().to_vec()
     }
 }
 
@@ -113,6 +138,50 @@ pub fn ek_rsa(bits: u16) -> Public {
     tpmt_public(1, EK_ATTRIBUTES, &parameters, &tpm2b(&vec![0xc5; usize::from(bits) / 8]))
 }
 
+/// The public area of an RSA EK with this modulus.
+pub fn ek_modulus(modulus: &[u8]) -> Public {
+    ek_of(&PublicKey::rsa(modulus, 0), EK_ATTRIBUTES)
+}
+
+/// A modulus of 2048 bits with ROCA's fingerprint: k·M + 65537^a, M the product of the primes up to 167.
+pub fn roca_modulus() -> Vec<u8> {
+    fn times(number: &mut Vec<u8>, factor: u32) {
+        let mut carry = 0u64;
+        for byte in number.iter_mut() {
+            let sum = u64::from(*byte) * u64::from(factor) + carry;
+            *byte = u8::try_from(sum & 0xff).unwrap();
+            carry = sum >> 8;
+        }
+        while carry > 0 {
+            number.push(u8::try_from(carry & 0xff).unwrap());
+            carry >>= 8;
+        }
+    }
+    let mut multiple = vec![1u8];
+    for prime in (2u32..168).filter(|n| (2..*n).all(|d| n % d != 0)) {
+        times(&mut multiple, prime);
+    }
+    // Any k: here one that makes the product's highest byte the 256th.
+    while multiple.len() < 256 {
+        let factor = if multiple.len() < 254 { 0xfff1 } else { 251 };
+        times(&mut multiple, factor);
+    }
+    while multiple[255] < 0x80 {
+        times(&mut multiple, 2);
+    }
+    let mut power = vec![1u8];
+    (0..90).for_each(|_| times(&mut power, 65537));
+    let mut carry = 0u16;
+    for (at, byte) in multiple.iter_mut().enumerate() {
+        let sum = u16::from(*byte) + u16::from(power.get(at).copied().unwrap_or_default()) + carry;
+        *byte = u8::try_from(sum & 0xff).unwrap();
+        carry = sum >> 8;
+    }
+    assert!(carry == 0 && multiple.len() == 256);
+    multiple.reverse();
+    multiple
+}
+
 /// The public area of an EK with this key.
 pub fn ek_of(key: &PublicKey, attributes: u32) -> Public {
     match key {
@@ -127,4 +196,34 @@ pub fn ek_of(key: &PublicKey, attributes: u32) -> Public {
         }
         _ => panic!("another kind of key"),
     }
+}
+
+/// Whether a certificate's own signature verifies under this SubjectPublicKeyInfo. SHA-1 too: makers' old roots have it, and what is
+/// asked here is only who made the certificate.
+pub fn is_signed_by(certificate: &[u8], spki: &[u8]) -> bool {
+    use aws_lc_rs::signature::{
+        ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY,
+        RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, UnparsedPublicKey,
+        VerificationAlgorithm,
+    };
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).unwrap();
+    let algorithm: &'static dyn VerificationAlgorithm =
+        match parsed.signature_algorithm.algorithm.to_id_string().as_str() {
+            "1.2.840.113549.1.1.5" => &RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY,
+            "1.2.840.113549.1.1.11" => &RSA_PKCS1_2048_8192_SHA256,
+            "1.2.840.113549.1.1.12" => &RSA_PKCS1_2048_8192_SHA384,
+            "1.2.840.113549.1.1.13" => &RSA_PKCS1_2048_8192_SHA512,
+            "1.2.840.10045.4.3.2" => match spki.len() {
+                ..=100 => &ECDSA_P256_SHA256_ASN1,
+                _ => &aws_lc_rs::signature::ECDSA_P384_SHA256_ASN1,
+            },
+            "1.2.840.10045.4.3.3" => match spki.len() {
+                ..=100 => &aws_lc_rs::signature::ECDSA_P256_SHA384_ASN1,
+                _ => &ECDSA_P384_SHA384_ASN1,
+            },
+            "1.2.840.10045.4.3.4" => &aws_lc_rs::signature::ECDSA_P521_SHA512_ASN1,
+            other => panic!("{other}"),
+        };
+    let signed = parsed.tbs_certificate.as_ref();
+    UnparsedPublicKey::new(algorithm, spki).verify(signed, &parsed.signature_value.data).is_ok()
 }
