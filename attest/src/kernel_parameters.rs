@@ -59,21 +59,31 @@ pub fn parameters(line: &str) -> impl Iterator<Item = Parameter<'_>> {
     .take_while(|one| one.value.is_some() || one.name != "--")
 }
 
+/// As `next_arg` splits one word: a name has at least one character, whatever it is, and one closing quote goes at most.
 fn parameter(word: &[u8]) -> Parameter<'_> {
-    let word = match word.strip_prefix(b"\"") {
-        Some(inner) => inner.strip_suffix(b"\"").unwrap_or(inner),
-        None => word,
+    let (quoted, word) = word.strip_prefix(b"\"").map_or((false, word), |inner| (true, inner));
+    let closed = |text: &'_ [u8]| text.strip_suffix(b"\"").map_or(text.len(), <[u8]>::len);
+    let Some(before) = word.iter().skip(1).position(|byte| *byte == b'=') else {
+        let end = if quoted { closed(word) } else { word.len() };
+        return Parameter { name: String::from_utf8_lossy(word.get(..end).unwrap_or(word)), value: None };
     };
-    let Some(equals) = word.iter().position(|byte| *byte == b'=') else {
-        return Parameter { name: String::from_utf8_lossy(word), value: None };
-    };
-    let (name, value) = word.split_at(equals);
+    let (name, value) = word.split_at(before.saturating_add(1));
     let value = value.get(1..).unwrap_or_default();
-    let value = match value.strip_prefix(b"\"") {
-        Some(inner) => inner.strip_suffix(b"\"").unwrap_or(inner),
-        None => value,
-    };
+    let opened = value.strip_prefix(b"\"");
+    let value = opened.unwrap_or(value);
+    let end = if quoted || opened.is_some() { closed(value) } else { value.len() };
+    let value = value.get(..end).unwrap_or(value);
     Parameter { name: String::from_utf8_lossy(name), value: Some(String::from_utf8_lossy(value)) }
+}
+
+/// Longest command line of which a kernel keeps all: x86's COMMAND_LINE_SIZE, its closing NUL left out. Other architectures keep more.
+const KEPT_MAX: usize = 2047;
+
+/// Whether a kernel reads this text as it stands. What is longer is cut (`efi_convert_cmdline`, `COMMAND_LINE_SIZE`), the EFI stub stops at a
+/// newline or NUL, and takes a character beyond ASCII for several or none: then other words count than a reader sees.
+#[must_use]
+pub fn reads_whole(line: &str) -> bool {
+    line.len() <= KEPT_MAX && line.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
 /// How far a kernel restricts root (kernel_lockdown(7)).
@@ -154,7 +164,8 @@ impl Words {
     #[must_use]
     pub fn is_sound(&self) -> bool {
         let mut words = self.has.iter().chain(&self.lacks).peekable();
-        let one = |word: &String| parameters(word).count() == 1 && !parameters(word).any(|one| one.name().is_empty());
+        let nameless = |one: Parameter<'_>| one.name().is_empty() || one.name().starts_with('=');
+        let one = |word: &String| parameters(word).count() == 1 && !parameters(word).any(nameless);
         words.peek().is_some() && words.all(one)
     }
 
@@ -196,8 +207,14 @@ mod tests {
     #[test]
     fn a_command_line_is_split_as_the_kernel_does() {
         type Row = (&'static str, &'static [(&'static str, Option<&'static str>)]);
-        let rows: [Row; 6] = [
+        let rows: [Row; 12] = [
             ("", &[]),
+            ("\"name=\"x\"\"", &[("name", Some("x\""))]),
+            ("name=\"x\"\"", &[("name", Some("x\""))]),
+            ("\"name=x\"", &[("name", Some("x"))]),
+            ("name=\"", &[("name", Some(""))]),
+            ("=a=b =c", &[("=a", Some("b")), ("=c", None)]),
+            ("a\"b c\"=d", &[("a\"b c\"", Some("d"))]),
             ("  ro\tquiet \n", &[("ro", None), ("quiet", None)]),
             ("a=b=c d=", &[("a", Some("b=c")), ("d", Some(""))]),
             ("dyndbg=\"file a +p; b\" x", &[("dyndbg", Some("file a +p; b")), ("x", None)]),
@@ -208,6 +225,25 @@ mod tests {
             let found: Vec<_> = parameters(line).collect();
             let found: Vec<_> = found.iter().map(|one| (one.name(), one.value())).collect();
             assert_eq!(found, expect, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_the_kernel_reads_otherwise_is_told() {
+        let long = |length: usize| "x".repeat(length);
+        for (line, expect) in [
+            ("", true),
+            ("ro lockdown=integrity", true),
+            (long(2047).as_str(), true),
+            (long(2048).as_str(), false),
+            ("ro\nlockdown=integrity", false),
+            ("ro\0lockdown=integrity", false),
+            ("ro\tquiet", false),
+            ("ro \u{a0}lockdown=integrity", false),
+            ("ro \u{e9}", false),
+            ("ro \u{7f}", false),
+        ] {
+            assert_eq!(reads_whole(line), expect, "{line:?}");
         }
     }
 

@@ -16,7 +16,7 @@ use crate::genuine::GenuineEvidence;
 use crate::host_log::{HostLog, HostLogContext, VerifiedHostLog};
 use crate::ima::parse::{ENTRIES_MAX, LIST_ENTRIES, LIST_SIZE};
 use crate::ima::{ImaLog, ImaPosition, ImaPrefix, ImaQuirks, check_boot_aggregate, replay_prefix};
-use crate::kernel_parameters::{Lockdown, resumes_from_disk};
+use crate::kernel_parameters::{Lockdown, reads_whole, resumes_from_disk};
 use crate::policy::{AppraisalPolicy, quirks};
 use crate::predict::Phase;
 use crate::state::RoundState;
@@ -27,6 +27,11 @@ pub const BANK: HashAlg = HashAlg::Sha256;
 pub const IMA_PCR: u8 = 10;
 /// The host log's PCR where the policy names none.
 const HOST_LOG_PCR: u8 = 13;
+
+/// Where GRUB measures its commands. It measures each file that it reads into PCR 9, before any kernel measures there.
+const GRUB_PCR: u8 = 8;
+/// Longest part of a text that is shown in a finding.
+const SHOWN: usize = 256;
 
 /// The logs of one round, framed but not yet believed.
 #[derive(Debug)]
@@ -325,10 +330,26 @@ fn replay_boot(
     let (claims, noticed) = explained.claims();
     findings.append(noticed);
     let fact = genuine.unanchored().facts.get("cmdline");
-    let command_line = fact
-        .and_then(|text| explained.confirm_command_line(text))
+    let confirmed = fact.and_then(|text| explained.confirm_command_line(text));
+    let by_grub = !explained.explained().contains(&GRUB_PCR) || log.in_pcr(GRUB_PCR).next().is_some();
+    let sure = findings.check("boot.command-line-loader", confirmed.is_some() && by_grub, || {
+        Finding::warning("", "GRUB may have started the kernel: the first file that it read may hold what looks like the kernel's own measurement")
+            .expected("PCR 8 selected by the policy, and empty")
+            .found("events in PCR 8, or no proof that there are none")
+            .fix("boot a unified kernel image without GRUB, and select PCR 8 in the appraisal policy")
+    });
+    let command_line = confirmed
+        .filter(|_| sure)
         .or_else(|| claims.command_line.clone().filter(|line| !line.extendable_later))
         .map(|line| line.text);
+    let cut = command_line.as_deref().is_some_and(|line| !reads_whole(line));
+    let whole = findings.check("boot.command-line-cut", cut, || {
+        Finding::warning("", "the kernel reads another command line than the text that was measured")
+            .expected("at most 2047 printable ASCII characters")
+            .found(command_line.as_deref().unwrap_or_default().chars().take(SHOWN).collect::<String>().escape_debug())
+            .fix("shorten the kernel command line, and take everything out of it that is not printable ASCII")
+    });
+    let command_line = command_line.filter(|_| whole);
     findings.append(hibernation(command_line.as_deref()));
     let wanted = policy.rules().iter().any(|rule| KEY_DATABASES.iter().any(|(claim, _)| *claim == rule.claim));
     let found = if wanted { explained.key_databases() } else { BTreeMap::new() };
@@ -339,15 +360,24 @@ fn replay_boot(
 }
 
 /// A kernel image on disk is measured nowhere: whoever writes it runs a kernel that no PCR names. A locked-down kernel does not
-/// resume from one.
+/// resume from one. Without lockdown root can have one resumed at any time (`/sys/power/resume`), and an initrd can find its place in an EFI
+/// variable: [`crate::appraisal`] gives a kernel that is not locked down no affirming runtime.
 fn hibernation(command_line: Option<&str>) -> Findings {
     let mut findings = Findings::new();
     let line = command_line.unwrap_or_default();
-    findings.check("boot.hibernation", resumes_from_disk(line), || {
-        let severity = if Lockdown::of(line) == Lockdown::None { Severity::Warning } else { Severity::Info };
-        Finding::new("", severity, "the kernel is told to resume from a hibernation image, which no PCR holds")
-            .expected("a command line without resume=, or with lockdown")
-            .found(line)
+    findings.check("boot.hibernation", command_line.is_none() || resumes_from_disk(line), || {
+        let locked = Lockdown::of(line) != Lockdown::None;
+        let (severity, text) = match command_line {
+            None => (
+                Severity::Warning,
+                "no command line is proven: the kernel may resume from a hibernation image, which no PCR holds",
+            ),
+            Some(_) if locked => (Severity::Info, "the kernel is told to resume from disk, which its lockdown forbids"),
+            Some(_) => (Severity::Warning, "the kernel is told to resume from a hibernation image, which no PCR holds"),
+        };
+        Finding::new("", severity, text)
+            .expected("a proven command line without resume=, or with lockdown")
+            .found(command_line.unwrap_or("no proven command line"))
             .fix("take resume= off the kernel command line, or add lockdown=integrity, which forbids hibernation")
     });
     findings

@@ -14,6 +14,7 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::bench::{Host, booted, judge, judge_of, policy, told};
+use common::policy_entry::with_event;
 use hostmark_attest::appraisal::{Appraisal, Judge};
 use hostmark_attest::boot_log::BootLog;
 use hostmark_attest::digest::HashAlg;
@@ -96,6 +97,59 @@ fn a_rule_on_a_key_database_wants_its_content() {
 }
 
 #[test]
+fn b23_without_a_proven_command_line_the_kernel_may_have_resumed() {
+    for (said, expect) in [("ro", None), ("ro quiet", Some(Severity::Warning))] {
+        let appraisal = round("ro", said, "");
+        assert_eq!(finding(&appraisal, "boot.hibernation").map(|one| one.severity), expect, "{said}");
+        assert_eq!(appraisal.tier(Submodule::Boot), if expect.is_some() { Tier::Warning } else { Tier::Affirming });
+    }
+}
+
+const LOCKED: &str =
+    "[[rule]]\nid = \"boot.lockdown\"\nclaim = \"lockdown_boot\"\nwant = \"integrity\"\nelse = \"contraindicated\"\n";
+
+#[test]
+fn b2_a_text_that_the_kernel_reads_otherwise_proves_nothing() {
+    // The bench appends what its IMA policy needs.
+    let padded = |length: usize| format!("lockdown=integrity {}", "x".repeat(length - 19 - " ima_policy=tcb".len()));
+    let rows = [
+        ("lockdown=integrity".to_owned(), false),
+        (padded(2047), false),
+        (padded(2048), true),
+        ("ro\nlockdown=integrity".to_owned(), true),
+        ("ro\0lockdown=integrity".to_owned(), true),
+        ("ro \u{e9} lockdown=integrity".to_owned(), true),
+    ];
+    for (line, cut) in rows {
+        let appraisal = round(&line, &line, LOCKED);
+        assert_eq!(finding(&appraisal, "boot.command-line-cut").is_some(), cut, "{line:?}");
+        assert_eq!(finding(&appraisal, "boot.lockdown").is_some(), cut, "{line:?}");
+        assert_eq!(appraisal.boot().unwrap().command_line.is_none(), cut, "{} bytes", line.len());
+    }
+}
+
+#[test]
+fn b2_a_file_that_grub_reads_first_is_no_command_line() {
+    // GRUB measures each file that it reads into PCR 9: the first may hold what the kernel would have measured there.
+    let line = "lockdown=integrity";
+    let boot = common::bench::booted(line);
+    let judge = judge_of(&(policy("") + LOCKED), &[&manifest()], line);
+    for (boot, by_grub) in [(boot.clone(), false), (with_event(boot, 8, b"grub_cmd: linux /k init=/bin/sh"), true)] {
+        let appraisal = Host::booted_as(&manifest(), boot).round(&judge).unwrap();
+        assert_eq!(finding(&appraisal, "boot.command-line-loader").is_some(), by_grub);
+        assert_eq!(finding(&appraisal, "boot.lockdown").is_some(), by_grub);
+        assert_eq!(appraisal.boot().and_then(|boot| boot.command_line.as_ref()).is_none(), by_grub);
+    }
+    // Nor where nobody quoted GRUB's PCR.
+    let blind = policy("").replace("7, 8, 9", "7, 9") + LOCKED;
+    let judge = judge_of(&blind, &[&manifest()], line);
+    let appraisal = Host::booted_as(&manifest(), common::bench::booted(line)).round(&judge).unwrap();
+    assert!(
+        finding(&appraisal, "boot.command-line-loader").is_some() && finding(&appraisal, "boot.lockdown").is_some()
+    );
+}
+
+#[test]
 fn rules_on_the_command_line_rest_on_what_the_kernel_measured() {
     let lockdown = "[[rule]]\nid = \"boot.lockdown\"\nclaim = \"lockdown_boot\"\nwant = [\"integrity\", \"confidentiality\"]\nelse = \"contraindicated\"\n";
     let reported =
@@ -109,13 +163,13 @@ fn rules_on_the_command_line_rest_on_what_the_kernel_measured() {
         (lockdown, "ro", "ro", &["boot.lockdown"], Tier::Contraindicated),
         (lockdown, "ro x=lockdown=integrity", "ro x=lockdown=integrity", &["boot.lockdown"], Tier::Contraindicated),
         // hostd says what the policy wants to hear.
-        (lockdown, "ro", "ro lockdown=integrity", &["boot.lockdown"], Tier::Contraindicated),
+        (lockdown, "ro", "ro lockdown=integrity", &["boot.hibernation", "boot.lockdown"], Tier::Contraindicated),
         // hostd's word about the running kernel carries less.
         (reported, "ro", "ro", &[], Tier::Warning),
         (words, "ro ima_hash=sha256", "ro ima_hash=sha256", &[], Tier::Affirming),
         (words, "ro", "ro", &["boot.words"], Tier::Warning),
         (words, "ima_hash=sha256 init=/bin/sh", "ima_hash=sha256 init=/bin/sh", &["boot.words"], Tier::Warning),
-        (words, "ima_hash=sha256 init=/bin/sh", "ima_hash=sha256", &["boot.words"], Tier::Warning),
+        (words, "ima_hash=sha256 init=/bin/sh", "ima_hash=sha256", &["boot.hibernation", "boot.words"], Tier::Warning),
     ];
     for (rules, line, said, ids, tier) in rows {
         let appraisal = round(line, said, rules);

@@ -15,7 +15,7 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::bench::{Boot, Host, command_line, judge, judge_by, policy, told};
-use common::policy_entry::{POLICY_PATH, SHIPPED, booted_with, ima_ng, with_policy};
+use common::policy_entry::{POLICY_PATH, SHIPPED, booted_with, ima_buf, ima_ng, with_policy};
 use hostmark_attest::appraisal::{Appraisal, Judge};
 use hostmark_attest::digest::sha256;
 use hostmark_attest::finding::Severity;
@@ -86,7 +86,7 @@ fn b17_memory_modules_firmware_and_kexec_are_told_by_their_kind() {
         let judge = lab();
         let mut host = Host::boot(&manifest("runc 1"));
         assert_eq!(runtime(&host.round(&judge).unwrap()), honest(), "honest twin");
-        host.reads(path, content.as_bytes());
+        happens(&mut host, path, content);
         let tier = if expect.is_empty() { Tier::Affirming } else { Tier::Contraindicated };
         let delta = host.round(&judge).unwrap();
         assert_eq!(runtime(&delta), is(expect, tier), "{path}");
@@ -99,9 +99,58 @@ fn b17_memory_modules_firmware_and_kexec_are_told_by_their_kind() {
     // Where unknown files are a reservation, a kexec still refuses.
     for (path, tier) in [("/dev/shm/payload", Tier::Warning), ("kexec-cmdline", Tier::Contraindicated)] {
         let mut host = Host::boot(&manifest("runc 1"));
-        host.reads(path, b"evil");
+        happens(&mut host, path, "evil");
         let lenient = judge(&policy(""), &[&manifest("runc 1")]);
         assert_eq!(runtime(&host.round(&lenient).unwrap()).1, tier, "{path}");
+    }
+}
+
+/// A file is read; for a kexec the kernel measures a command line as a buffer.
+fn happens(host: &mut Host, path: &str, content: &str) {
+    match path {
+        "kexec-cmdline" => host.measure(&ima_buf(path, content.as_bytes())),
+        path => host.reads(path, content.as_bytes()),
+    }
+}
+
+#[test]
+fn b17_a_files_name_makes_no_kexec() {
+    let judge = judge(&policy(""), &[&manifest("runc 1")]);
+    // A container's program whose path is too long for the kernel is listed by its bare name, which the tenant chose.
+    type Row = (&'static str, fn(&mut Host), (String, Tier));
+    let rows: [Row; 3] = [
+        ("a known file of that name", |host| host.reads("kexec-cmdline", b"runc 1"), honest()),
+        ("an unknown one", |host| host.reads("kexec-cmdline", b"evil"), is(&["ima.unknown-file"], Tier::Warning)),
+        (
+            "the kernel's own entry",
+            |host| host.measure(&ima_buf("kexec-cmdline", b"evil")),
+            is(&["ima.unknown-file", "ima.kexec"], Tier::Contraindicated),
+        ),
+    ];
+    for (name, happens, expect) in rows {
+        let mut host = Host::boot(&manifest("runc 1"));
+        happens(&mut host);
+        for _ in 0..2 {
+            assert_eq!(runtime(&host.round(&judge).unwrap()), expect, "{name}");
+        }
+    }
+}
+
+#[test]
+fn b17_a_kernel_that_is_not_locked_down_never_affirms() {
+    let (_, _, line) = booted();
+    let without = |lockdown: &str| line.replace("lockdown=integrity", lockdown);
+    for (line, expect) in [
+        (line.clone(), honest()),
+        (without("lockdown=confidentiality"), honest()),
+        (without("quiet"), is(&["ima.unlocked-kernel"], Tier::Warning)),
+        (without("-- lockdown=integrity"), is(&["ima.unlocked-kernel", "ima.coverage-gap"], Tier::Warning)),
+    ] {
+        let judge = common::bench::judge_of(&policy(""), &[&manifest("runc 1")], &line);
+        let mut host = Host::boot_with(&manifest("runc 1"), &line);
+        for _ in 0..2 {
+            assert_eq!(runtime(&host.round(&judge).unwrap()), expect, "{line}");
+        }
     }
 }
 
@@ -186,7 +235,7 @@ fn b17_an_ima_policy_that_is_not_proven_never_affirms() {
     // A command line that nobody proves is none.
     let mut host = Host::boot(&manifest("runc 1"));
     host.facts.clear();
-    assert_eq!(runtime(&host.round(&judge).unwrap()), is(&["ima.coverage-gap"], Tier::Warning));
+    assert_eq!(runtime(&host.round(&judge).unwrap()), is(&["ima.unlocked-kernel", "ima.coverage-gap"], Tier::Warning));
 }
 
 /// References for the files of a list and nothing else.

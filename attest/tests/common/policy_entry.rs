@@ -4,6 +4,8 @@
 //! command line's event in PCR 9 gets the digest of the longer line, the boot aggregate follows it, and then the policy's entry. The
 //! quote of such a recording no longer fits; whoever uses this has a TPM of its own to extend.
 
+#![allow(dead_code, reason = "each test binary uses its part")]
+
 use hostmark_attest::boot_log::BootLog;
 use hostmark_attest::digest::{Digest, HashAlg, sha256};
 use hostmark_attest::ima::ImaLog;
@@ -58,4 +60,37 @@ pub fn ima_ng(path: &str, digest: &[u8; 32]) -> Vec<u8> {
     let data = [field(&[b"sha256:\0".as_slice(), digest].concat()), field(&[path.as_bytes(), b"\0"].concat())].concat();
     let template = HashAlg::Sha1.hash(&[&data]).unwrap();
     [&10u32.to_le_bytes(), template.as_bytes(), &field(b"ima-ng"), &field(&data)].concat()
+}
+
+/// A binary `ima-buf` entry as the kernel writes it.
+pub fn ima_buf(name: &str, buffer: &[u8]) -> Vec<u8> {
+    let field = |bytes: &[u8]| [&u32::try_from(bytes.len()).unwrap().to_le_bytes(), bytes].concat();
+    let digest = sha256(&[buffer]);
+    let parts = [&[b"sha256:\0".as_slice(), &digest].concat(), &[name.as_bytes(), b"\0"].concat(), buffer];
+    let data = parts.map(field).concat();
+    let template = HashAlg::Sha1.hash(&[&data]).unwrap();
+    [&10u32.to_le_bytes(), template.as_bytes(), &field(b"ima-buf"), &field(&data)].concat()
+}
+
+/// The boot with one more event at the end of its log, extended into `pcr`.
+pub fn with_event((log, ima, line): (Vec<u8>, Vec<u8>, String), pcr: u32, data: &[u8]) -> (Vec<u8>, Vec<u8>, String) {
+    const EV_IPL: u32 = 13;
+    let parsed = BootLog::parse(&log).unwrap();
+    let event = parsed.events().find(|event| event.extends() == Some(9)).unwrap();
+    let banks: Vec<(u16, HashAlg)> =
+        [(4, HashAlg::Sha1), (11, HashAlg::Sha256), (12, HashAlg::Sha384), (13, HashAlg::Sha512)]
+            .into_iter()
+            .filter(|(_, bank)| event.digest(*bank).is_some())
+            .collect();
+    let mut more = [pcr, EV_IPL, u32::try_from(banks.len()).unwrap()].map(u32::to_le_bytes).concat();
+    for (id, bank) in banks {
+        more.extend(id.to_le_bytes());
+        more.extend(bank.hash(&[data]).unwrap().as_bytes());
+    }
+    more.extend(u32::try_from(data.len()).unwrap().to_le_bytes());
+    more.extend(data);
+    let log = [log.as_slice(), &more].concat();
+    let second = ImaLog::parse(&ima).unwrap().entries().nth(1).unwrap().at();
+    let ima = [&boot_aggregate(&log), &ima[second..]].concat();
+    (log, ima, line)
 }

@@ -29,7 +29,7 @@ const AK_NAME: &[u8] = include_bytes!("../../../attest/testdata/recorded/plain/a
 /// Every part of an appraisal policy.
 pub const POLICY: &str = r#"
 version = 7
-pcrs = { sha256 = [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14] }
+pcrs = { sha256 = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14] }
 references = ["fw-vendor-model", "debian12-uki"]
 quirks = ["pcrphase-unlogged"]
 [[rule]]

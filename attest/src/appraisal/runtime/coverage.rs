@@ -5,6 +5,9 @@
 //! and the policy's file, with a digest that the references name, was read before anything but PID 1 ran (systemd loads it there,
 //! and a kernel takes a policy once unless it was built with CONFIG_IMA_WRITE_POLICY, whose later rules only add).
 //!
+//! No IMA policy sees kernel code that comes from memory (`init_module`, `kexec_load`) or from a hibernation image. Only a kernel that is
+//! locked down refuses it, so that without proven lockdown runtime does not affirm either.
+//!
 //! Not proven: that the kernel accepted the file. One that refuses it (a rule that it does not know) goes on under `tcb`, lists
 //! every file that root reads, and is contraindicated by those. Nor what ran from memory before PID 1 loaded the policy: that is
 //! the initrd's, which the boot log proves as a whole. The entry's path is relative to a mount namespace; its digest is the
@@ -13,7 +16,7 @@
 use crate::digest::Digest;
 use crate::finding::{Finding, Findings};
 use crate::ima::loaded::is_pid1_or_library;
-use crate::kernel_parameters::boots_with_tcb;
+use crate::kernel_parameters::{Lockdown, boots_with_tcb};
 use crate::policy::{ImaPolicy, Window};
 use crate::replay::ReplayedLogs;
 use crate::state::PolicySeen;
@@ -37,6 +40,13 @@ impl PolicySeen {
 
 pub(super) fn report(wanted: ImaPolicy, logs: &ReplayedLogs<'_>, seen: &PolicySeen, findings: &mut Findings) {
     const MEMORY: &str = "what is executed from tmpfs, /dev/shm or memory files may not be in the list";
+    let locked = logs.boot().and_then(|boot| boot.lockdown()).is_some_and(|lockdown| lockdown != Lockdown::None);
+    findings.check("ima.unlocked-kernel", !locked, || {
+        Finding::warning("", "kernel code may have been loaded that IMA cannot measure: init_module, kexec_load and a resume from disk take no file")
+            .expected("lockdown=integrity on the proven kernel command line: it wants signed modules, and forbids the others")
+            .found(logs.boot().and_then(|boot| boot.command_line.as_deref()).unwrap_or("no kernel command line is proven"))
+            .fix("boot with lockdown=integrity")
+    });
     if wanted == ImaPolicy::Tcb {
         findings.check("ima.coverage-gap", true, || {
             Finding::warning("", format!("the kernel's built-in IMA policy tcb leaves memory out: {MEMORY}"))

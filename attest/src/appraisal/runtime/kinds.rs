@@ -74,7 +74,8 @@ const MODULES: [&[u8]; 4] = [b".ko", b".ko.xz", b".ko.gz", b".ko.zst"];
 const FIRMWARE_DIRECTORIES: [&[u8]; 2] = [b"/lib/firmware/", b"/usr/lib/firmware/"];
 const KERNELS: [&[u8]; 3] = [b"vmlinuz", b"vmlinux", b"bzImage"];
 
-/// The kernel measures the next kernel's command line under this name (`ima_kexec_cmdline`).
+/// The kernel measures the next kernel's command line under this name (`ima_kexec_cmdline`), as a buffer. A file whose path is too long is
+/// listed by its bare name, which may be this one: it is a file.
 pub(super) fn is_kexec_command_line(path: &[u8]) -> bool {
     path == b"kexec-cmdline"
 }

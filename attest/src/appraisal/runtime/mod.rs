@@ -156,7 +156,7 @@ impl Judging<'_> {
         } else if known && !self.seen.policy.measured {
             self.seen.policy.before(file.path, digest, self.windows);
         }
-        if kinds::KEXEC.violated(kinds::is_kexec_command_line(file.path)) {
+        if kinds::KEXEC.violated(file.buffer.is_some() && kinds::is_kexec_command_line(file.path)) {
             self.seen.kinds.add(kinds::KEXEC.id, file.path);
         }
         let known = !crate::check::violated("ima.unknown-file", !known);

@@ -139,7 +139,7 @@ impl BootLog {
         (claims, findings)
     }
 
-    pub(super) fn in_pcr(&self, pcr: u8) -> impl Iterator<Item = Event<'_>> {
+    pub(crate) fn in_pcr(&self, pcr: u8) -> impl Iterator<Item = Event<'_>> {
         self.events().filter(move |event| event.extends() == Some(pcr))
     }
 }
