@@ -26,7 +26,7 @@ use crate::state::RoundState;
 use crate::tier::{Basis, Submodule, Tier};
 
 /// Changes whenever this library judges IMA entries otherwise than before, so that a newer verifier has them judged again.
-const JUDGING: &str = "2";
+const JUDGING: &str = "3";
 
 /// A policy and the reference bundles that it names, at hand together.
 #[derive(Debug, Clone)]

@@ -12,6 +12,7 @@ use crate::counters::Counters;
 use crate::digest::{Digest, HashAlg};
 use crate::finding::{Finding, Findings};
 use crate::ima::ImaPosition;
+use crate::ima::keys::KeptKey;
 
 /// Longest path that is kept to be shown.
 const PATH_SHOWN: usize = 256;
@@ -65,6 +66,9 @@ pub struct RuntimeSeen {
     /// Files at the paths of engine programs.
     #[serde(default)]
     pub programs: ProgramsSeen,
+    /// Keys that keyrings of the policy were measured to hold, in this boot. As many as are followed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<KeptKey>,
 }
 
 /// Kinds of entries by their finding's id: how many, and the first one's path. As many as there are kinds.

@@ -84,20 +84,94 @@ fn one(mut line: Line<'_>, width: &mut Option<usize>, out: &mut Vec<u8>) -> Resu
         return Ok(());
     }
     let mut data = Vec::with_capacity(line.rest.len());
+    let format = match name {
+        b"ima-modsig" => MODSIG,
+        b"evm-sig" => EVM_SIG,
+        name => name,
+    };
+    // What ends with its name, or with one field behind it, may have lost its last space to a tool: guessed below.
+    if !USUAL.contains(&format) {
+        let Some(ids) = super::template::declared(format) else {
+            let what = "the ascii form of this template cannot be replayed: send the binary list";
+            return Err(ParseError { at, problem: Problem::Malformed { what } });
+        };
+        by_format(&mut line, &ids, &mut data)?;
+        put(out, &data);
+        return Ok(());
+    }
     digest_field(&mut line, &mut data)?;
     match name {
-        b"ima-ng" | b"d-ng|n-ng" | b"ima-ngv2" | b"d-ngv2|n-ng" => path_field(&line, line.rest, &mut data)?,
         b"ima-sig" | b"d-ng|n-ng|sig" | b"ima-sigv2" | b"d-ngv2|n-ng|sig" | b"ima-buf" | b"d-ng|n-ng|buf" => {
             let (path, third) = path_and_third(line.rest);
             path_field(&line, path, &mut data)?;
             put(&mut data, &third);
         }
-        _ => {
-            let what = "the ascii form of this template cannot be replayed: send the binary list";
-            return Err(ParseError { at, problem: Problem::Malformed { what } });
-        }
+        _ => path_field(&line, line.rest, &mut data)?,
     }
     put(out, &data);
+    Ok(())
+}
+
+/// Templates of a digest, a name and at most one more field.
+const USUAL: [&[u8]; 10] = [
+    b"ima-ng",
+    b"d-ng|n-ng",
+    b"ima-ngv2",
+    b"d-ngv2|n-ng",
+    b"ima-sig",
+    b"d-ng|n-ng|sig",
+    b"ima-sigv2",
+    b"d-ngv2|n-ng|sig",
+    b"ima-buf",
+    b"d-ng|n-ng|buf",
+];
+/// What `ima-modsig` stands for.
+const MODSIG: &[u8] = b"d-ng|n-ng|sig|d-modsig|modsig";
+/// What `evm-sig` stands for.
+const EVM_SIG: &[u8] = b"d-ng|n-ng|evmsig|xattrnames|xattrlengths|xattrvalues|iuid|igid|imode";
+
+/// Every field stands between single spaces, an empty one too; only a name may hold spaces itself.
+fn by_format(line: &mut Line<'_>, ids: &[&str], data: &mut Vec<u8>) -> Result<(), ParseError> {
+    let name = ids.iter().position(|id| matches!(*id, "n" | "n-ng")).unwrap_or(ids.len());
+    let (before, after) = ids.split_at(name);
+    for id in before {
+        let word = line.word("a field and a space must follow")?;
+        shown_field(line, id, word, data)?;
+    }
+    let Some((_, after)) = after.split_first() else {
+        return Err(line.error("a template without a name field"));
+    };
+    let mut rest = line.rest;
+    let mut words = Vec::with_capacity(after.len());
+    for _ in after {
+        let space = rest.iter().rposition(|byte| *byte == b' ').ok_or_else(|| line.error("a field is missing"))?;
+        let (head, word) = rest.split_at(space);
+        words.push(word.get(1..).unwrap_or_default());
+        rest = head;
+    }
+    path_field(line, rest, data)?;
+    for (id, word) in after.iter().zip(words.iter().rev()) {
+        shown_field(line, id, word, data)?;
+    }
+    Ok(())
+}
+
+/// One field as the kernel shows it: digests as `alg:hex`, numbers in decimal, attribute names as they are, anything else in hex.
+fn shown_field(line: &Line<'_>, id: &str, word: &[u8], data: &mut Vec<u8>) -> Result<(), ParseError> {
+    let number = || std::str::from_utf8(word).ok().and_then(|text| text.parse::<u32>().ok());
+    match id {
+        _ if word.is_empty() => put(data, &[]),
+        "d-ng" | "d-ngv2" | "d-modsig" => shown_digest(word, line.at, data)?,
+        "iuid" | "igid" => {
+            put(data, &number().ok_or_else(|| line.error("an owner is a number"))?.to_le_bytes());
+        }
+        "imode" => {
+            let mode = number().and_then(|mode| u16::try_from(mode).ok());
+            put(data, &mode.ok_or_else(|| line.error("a mode is a number"))?.to_le_bytes());
+        }
+        "xattrnames" => path_field(line, word, data)?,
+        _ => put(data, &unhex(word, line.at, "field")?),
+    }
     Ok(())
 }
 
@@ -105,6 +179,10 @@ fn one(mut line: Line<'_>, width: &mut Option<usize>, out: &mut Vec<u8>) -> Resu
 fn digest_field(line: &mut Line<'_>, data: &mut Vec<u8>) -> Result<(), ParseError> {
     let at = line.at;
     let word = line.word("a file digest and a space must follow the template name")?;
+    shown_digest(word, at, data)
+}
+
+fn shown_digest(word: &[u8], at: usize, data: &mut Vec<u8>) -> Result<(), ParseError> {
     let colon = word
         .iter()
         .rposition(|byte| *byte == b':')

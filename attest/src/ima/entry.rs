@@ -51,10 +51,25 @@ pub enum Shape {
     Sig,
     /// `d-ng|n-ng|buf`: the digest is that of the third field.
     Buf,
-    /// `d-ng|n-ng` and three or more further fields (ima-modsig, evm-sig).
-    More,
+    /// `d-ng|n-ng|sig|d-modsig|modsig`.
+    Modsig,
+    /// `d-ng|n-ng|evmsig|xattrnames|xattrlengths|xattrvalues|iuid|igid|imode`.
+    EvmSig,
+    /// Another format, which the template's name declares and the data fits without a choice.
+    Declared,
     /// Not readable as any of these.
     Other,
+}
+
+/// What a file digest is the hash of, as `ima-ngv2` and `ima-sigv2` say it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DigestOf {
+    /// The template does not say: the file's content.
+    Unsaid,
+    /// The file's content.
+    File,
+    /// The file's fs-verity descriptor.
+    Verity,
 }
 
 /// What an entry says about one file (or buffer).
@@ -64,6 +79,8 @@ pub struct FileMeasurement<'a> {
     pub alg: &'a str,
     /// The file digest; its length fits `alg` where this crate knows that algorithm.
     pub digest: &'a [u8],
+    /// What the digest is of.
+    pub of: DigestOf,
     /// The path as the kernel logged it, without its NUL. Current kernels write spaces as underscores.
     pub path: &'a [u8],
     /// The file's signature, when the entry has a non-empty one. It is not verified here.
@@ -171,12 +188,12 @@ impl<'a> Entry<'a> {
             b"ima-ng" | b"d-ng|n-ng" | b"ima-ngv2" | b"d-ngv2|n-ng" => shape == Shape::Ng,
             b"ima-sig" | b"d-ng|n-ng|sig" | b"ima-sigv2" | b"d-ngv2|n-ng|sig" => shape == Shape::Sig,
             b"ima-buf" | b"d-ng|n-ng|buf" => shape == Shape::Buf,
-            b"ima-modsig" | b"d-ng|n-ng|sig|d-modsig|modsig" => shape == Shape::More,
+            b"ima-modsig" | b"d-ng|n-ng|sig|d-modsig|modsig" => shape == Shape::Modsig,
             b"evm-sig" | b"d-ng|n-ng|evmsig|xattrnames|xattrlengths|xattrvalues|iuid|igid|imode" => {
-                shape == Shape::More
+                shape == Shape::EvmSig
             }
             // A template of the kernel's command line (ima_template_fmt) is named by its format string.
-            other => shape == Shape::Other && other.contains(&b'|'),
+            _ => shape == Shape::Declared,
         }
     }
 
@@ -184,15 +201,23 @@ impl<'a> Entry<'a> {
         match self.data {
             TemplateData::Legacy { digest, name } => {
                 let alg = if digest.len() == 16 { "md5" } else { "sha1" };
-                let file = FileMeasurement { alg, digest, path: name, signature: None, buffer: None };
+                let file =
+                    FileMeasurement { alg, digest, of: DigestOf::Unsaid, path: name, signature: None, buffer: None };
                 (Shape::Legacy, Some(file))
             }
-            TemplateData::Fields(data) => read_fields(data).unwrap_or((Shape::Other, None)),
+            TemplateData::Fields(data) => match read_fields(data) {
+                Some(read @ (_, Some(_))) => read,
+                // Only data that is none of the kernel's own templates is read by what its name declares.
+                _ => match super::template::read(self.name, data) {
+                    Some(file) => (Shape::Declared, Some(file)),
+                    None => (Shape::Other, None),
+                },
+            },
         }
     }
 }
 
-fn field<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], ParseError> {
+pub(super) fn field<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], ParseError> {
     let length = reader.le32("length of a template field")?;
     reader.take(usize::try_from(length).unwrap_or(usize::MAX), "template field")
 }
@@ -200,9 +225,9 @@ fn field<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], ParseError> {
 /// Reads length-prefixed fields. None when the data does not start with a `d-ng` and an `n-ng` field or does not end with a field.
 fn read_fields(data: &[u8]) -> Option<(Shape, Option<FileMeasurement<'_>>)> {
     let mut reader = Reader::new(data);
-    let (alg, digest) = digest_ng(field(&mut reader).ok()?)?;
+    let (alg, of, digest) = digest_ng(field(&mut reader).ok()?)?;
     let path = name_ng(field(&mut reader).ok()?)?;
-    let file = FileMeasurement { alg, digest, path, signature: None, buffer: None };
+    let file = FileMeasurement { alg, digest, of, path, signature: None, buffer: None };
     if reader.is_empty() {
         return Some((Shape::Ng, Some(file)));
     }
@@ -215,10 +240,12 @@ fn read_fields(data: &[u8]) -> Option<(Shape, Option<FileMeasurement<'_>>)> {
         field(&mut reader).ok()?;
         further = further.saturating_add(1);
     }
-    // ima-modsig has two further fields, evm-sig six.
-    let shape = if matches!(further, 2 | 6) { Shape::More } else { Shape::Other };
-    let signature = (!third.is_empty()).then_some(third);
-    Some((shape, Some(FileMeasurement { signature, ..file })))
+    // ima-modsig has two further fields; evm-sig has six, and its signature is not over the file's digest.
+    match further {
+        2 => Some((Shape::Modsig, Some(FileMeasurement { signature: (!third.is_empty()).then_some(third), ..file }))),
+        6 => Some((Shape::EvmSig, Some(file))),
+        _ => None,
+    }
 }
 
 /// `ima-sig` and `ima-buf` have the same framing. A signature starts with its type (include/linux/integrity
@@ -241,22 +268,23 @@ fn third_field<'a>(file: FileMeasurement<'a>, third: &'a [u8]) -> (Shape, Option
 }
 
 /// `d-ng`: `alg:\0digest`; `d-ngv2`: `type:alg:\0digest`.
-fn digest_ng(field: &[u8]) -> Option<(&str, &[u8])> {
+pub(super) fn digest_ng(field: &[u8]) -> Option<(&str, DigestOf, &[u8])> {
     let end = field.iter().position(|byte| *byte == 0)?;
     let head = std::str::from_utf8(field.get(..end)?).ok()?.strip_suffix(':')?;
-    let alg = match head.split_once(':') {
-        Some(("ima" | "verity", alg)) => alg,
+    let (of, alg) = match head.split_once(':') {
+        Some(("ima", alg)) => (DigestOf::File, alg),
+        Some(("verity", alg)) => (DigestOf::Verity, alg),
         Some(_) => return None,
-        None => head,
+        None => (DigestOf::Unsaid, head),
     };
     let known = !alg.is_empty() && alg.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
     let digest = field.get(end.checked_add(1)?..)?;
     let fits = file_alg(alg).is_none_or(|alg| alg.size() == digest.len());
-    (known && fits && !digest.is_empty()).then_some((alg, digest))
+    (known && fits && !digest.is_empty()).then_some((alg, of, digest))
 }
 
 /// `n-ng`: a name that ends with its only NUL.
-fn name_ng(field: &[u8]) -> Option<&[u8]> {
+pub(super) fn name_ng(field: &[u8]) -> Option<&[u8]> {
     let name = field.strip_suffix(&[0])?;
     (!name.is_empty() && !name.contains(&0)).then_some(name)
 }

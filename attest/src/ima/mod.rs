@@ -8,12 +8,16 @@ mod ascii;
 pub mod boot_aggregate;
 pub mod entry;
 pub mod inspect;
+pub mod keys;
 pub mod loaded;
 pub mod parse;
 pub mod replay;
+pub mod signature;
+mod template;
 
 pub use boot_aggregate::check_boot_aggregate;
-pub use entry::{Entry, FileMeasurement, Shape};
+pub use entry::{DigestOf, Entry, FileMeasurement, Shape};
 pub use inspect::inspect;
+pub use keys::ImaKey;
 pub use parse::{ImaFormat, ImaLog, boundaries};
 pub use replay::{ImaMismatch, ImaPosition, ImaPrefix, ImaQuirks, replay_prefix};

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use serde::Deserialize;
 
+use super::ima::{ImaRules, is_keyring};
 use super::quirks::QUIRKS;
 use super::{PolicyError, parse_toml};
 use crate::digest::HashAlg;
@@ -143,26 +144,6 @@ impl OnUnknown {
     }
 }
 
-/// How the IMA list is judged.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ImaRules {
-    /// The IMA policy that the host must run.
-    pub policy: ImaPolicy,
-    /// What a file whose digest no reference names costs.
-    pub unknown: OnUnknown,
-}
-
-/// What the kernel is told to measure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ImaPolicy {
-    /// configs/ima/container-host.policy: every program and executable mapping, in memory too, but for overlay file systems.
-    ContainerHost,
-    /// The kernel's built-in `tcb`. It leaves tmpfs and memory files out, so that `runtime` never affirms.
-    Tcb,
-}
-
 /// How the engine manifest is judged.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -289,6 +270,11 @@ impl AppraisalPolicy {
         })?;
         refuse("policy.ima-pcr", self.raw.ima.is_some() && !selected(10), &|| {
             "[ima] is judged but `pcrs` leaves sha256 PCR 10 out".to_owned()
+        })?;
+        let keyrings = self.raw.ima.iter().flat_map(|ima| &ima.keyrings);
+        refuse("policy.keyring", !keyrings.clone().all(is_keyring), &|| {
+            "[ima.keyrings] names keyrings of the kernel (\".ima\"), each with at least one key that issues its certificates"
+                .to_owned()
         })?;
         let log_pcr = self.raw.engine.as_ref().map(|engine| engine.host_log_pcr);
         refuse(

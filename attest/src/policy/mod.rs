@@ -5,11 +5,13 @@
 
 mod appraisal;
 pub mod capture;
+mod ima;
 pub mod predicted;
 pub mod quirks;
 mod references;
 
-pub use appraisal::{AppraisalPolicy, EngineRules, Expectation, ImaPolicy, ImaRules, OnUnknown, Rule, WorkloadRules};
+pub use appraisal::{AppraisalPolicy, EngineRules, Expectation, OnUnknown, Rule, WorkloadRules};
+pub use ima::{ImaPolicy, ImaRules};
 pub use references::{References, Window};
 
 use serde::de::DeserializeOwned;

@@ -12,6 +12,7 @@
 mod coverage;
 mod engine_paths;
 mod kinds;
+mod signed;
 
 use super::Subject;
 use crate::finding::{Finding, Severity};
@@ -22,6 +23,7 @@ use crate::replay::{ReplayedLogs, Resend};
 use crate::state::{RoundState, RuntimeSeen};
 use crate::tier::{Basis, Tier};
 use engine_paths::EnginePaths;
+use signed::{Measured, Signers};
 
 /// Most findings about single files that are kept; the counts stay complete.
 const LISTED_MAX: usize = 32;
@@ -74,7 +76,8 @@ pub(super) fn appraise(
         subject.findings.push(finding.clone());
     }
     let references = windows.iter().any(|window| window.names_files());
-    let mut judging = Judging { windows, unknown: rules.unknown.severity(), engines: EnginePaths::of(windows), seen };
+    let (unknown, engines, signers) = (rules.unknown.severity(), EnginePaths::of(windows), Signers::of(rules));
+    let mut judging = Judging { windows, unknown, engines, signers, seen };
     // The first entry of a whole list is no file: `check_boot_aggregate` judged it. A file of that name is a file.
     let first = usize::from(logs.ima_is_whole());
     for entry in prefix.entries().skip(first) {
@@ -107,7 +110,8 @@ pub(super) fn appraise(
             .fix("load the IMA policy of configs/ima and reboot; hostd doctor tells whether it is loaded")
     });
     coverage::report(rules.policy, logs, &seen.policy, &mut subject.findings);
-    let tier = if references && measured && seen.known > 0 { Tier::Affirming } else { Tier::None };
+    let named = references || rules.names_signers();
+    let tier = if named && measured && seen.known > 0 { Tier::Affirming } else { Tier::None };
     subject.claim("executables", tier.after(subject.findings.worst()), Basis::PcrAnchored);
     Ok((subject, seen))
 }
@@ -117,6 +121,7 @@ struct Judging<'a> {
     windows: &'a [&'a Window],
     unknown: Severity,
     engines: EnginePaths<'a>,
+    signers: Signers<'a>,
     seen: RuntimeSeen,
 }
 
@@ -145,7 +150,14 @@ impl Judging<'_> {
             return;
         };
         let digest = file.file_digest();
-        let known = digest.is_some_and(|digest| self.windows.iter().any(|window| window.knows_file(&digest)));
+        let named = digest.is_some_and(|digest| self.windows.iter().any(|window| window.knows_file(&digest)));
+        let measured = self.signers.keyring(&file, &mut self.seen.keys);
+        if let (Some(Measured::Stranger), false) = (&measured, named) {
+            self.seen.unknown = self.seen.unknown.saturating_add(1);
+            self.list(signed::unknown_key(self.unknown, &file));
+            return;
+        }
+        let known = named || measured.is_some() || self.signers.signed(&file, &self.seen.keys);
         if file.path == POLICY_PATH {
             let named = digest.is_some_and(|digest| self.windows.iter().any(|window| window.is_ima_policy(&digest)));
             if kinds::POLICY_REPLACED.violated(!named) {
@@ -173,7 +185,10 @@ impl Judging<'_> {
         for kind in kinds::of_unknown(file.path) {
             self.seen.kinds.add(kind.id, file.path);
         }
-        let digest = digest.map_or_else(|| "no usable digest".to_owned(), |digest| format!("{digest:?}"));
+        let mut digest = digest.map_or_else(|| "no usable digest".to_owned(), |digest| format!("{digest:?}"));
+        if let Some(id) = signed::signer_of(&file) {
+            digest.push_str(&format!(", with a signature by key id {id} that no key of the policy bears out"));
+        }
         let finding = unknown_file(self.windows, self.unknown, file.path, &digest);
         self.list(finding);
     }
