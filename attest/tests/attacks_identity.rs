@@ -322,6 +322,33 @@ fn a26_a_revoked_ek_is_refused_whatever_the_age_of_the_list() {
     judge(&[Ca::new("Other", "Root").revoke(&[SERIAL], fresh)]).unwrap();
 }
 
+#[test]
+fn a26_a_revoked_intermediate_is_refused_though_it_is_trusted_as_it_stands() {
+    let ca = Ca::new("Maker", "Root");
+    let (between, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let public = ek_p256(&key, EK_ATTRIBUTES);
+    let judge = |critical: bool, lists: &[Vec<u8>]| {
+        let mut params = Ca::new("Maker", "Intermediate").params;
+        params.serial_number = Some(SERIAL.into());
+        let any_policy = vec![0x30, 8, 0x30, 6, 6, 4, 0x55, 0x1d, 0x20, 0];
+        let mut policies = rcgen::CustomExtension::from_oid_content(&[2, 5, 29, 32], any_policy);
+        policies.set_criticality(critical);
+        params.custom_extensions.push(policies);
+        let intermediate = params.signed_by(&between, &rcgen::Issuer::from_params(&ca.params, &ca.key)).unwrap();
+        let leaf = ek_certificate().signed_by(&key, &rcgen::Issuer::from_params(&params, &between)).unwrap();
+        let mut bundle = bundle(TpmClass::Hardware, &ca);
+        bundle.tolerate("critical-policies").unwrap();
+        bundle.add(TpmClass::Hardware, intermediate.der()).unwrap();
+        lists.iter().for_each(|list| bundle.add(TpmClass::Hardware, list).unwrap());
+        verify_ek(&public, Some(leaf.der()), &[], &bundle, NOW)
+    };
+    for critical in [false, true] {
+        let honest = judge(critical, &[ca.revoke(&[SERIAL + 1], NOW)]).unwrap();
+        assert_eq!(honest.advice().has("ek.quirk.critical-policies"), critical);
+        assert_eq!(refusals(judge(critical, &[ca.revoke(&[SERIAL], NOW)])), ["ek.revoked"], "critical: {critical}");
+    }
+}
+
 // ---- TLS key ----
 
 /// A TLS key and its certification; a test changes one part.

@@ -1,6 +1,6 @@
 //! The trust directory: whose TPMs and whose signatures count.
 //!
-//! SURFACE.md: `trust/ek/<class>/*` holds roots and intermediates of EK certificates, and the directory decides the class;
+//! SURFACE.md: `trust/ek/<class>/*` holds roots, intermediates and CRLs of EK certificates, and the directory decides the class;
 //! `trust/signers/*.pem` holds operators' public keys (P-256) for tags, policies and references. Files are the operator's word: nothing in
 //! the database can add a root.
 
@@ -209,6 +209,13 @@ mod tests {
             }
             assert_eq!(stamp(dir.path()).len(), files.len());
         }
+    }
+
+    #[test]
+    fn the_shipped_bundle_is_a_trust_directory() {
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/trust");
+        Trust::load(&shipped, &["critical-policies".to_owned()]).unwrap();
+        assert!(stamp(&shipped).len() >= 8);
     }
 
     #[test]

@@ -84,7 +84,7 @@ pub(super) fn check_chain(
     }
     let mut outcome = Err(Error::UnknownIssuer);
     for class in TpmClass::CERTIFIED {
-        match verify_path(subject, exact, intermediates, bundle, class, at, now) {
+        match verify_path(subject, (exact, leaf), intermediates, bundle, class, at, now) {
             Ok(_) if bundle.revocations(class).any(|list| list.names(leaf)) => {
                 outcome = Err(Error::CertRevoked);
                 break;
@@ -184,7 +184,7 @@ fn explain(subject: &Subject, leaf: &X509Certificate<'_>, error: Option<&Error>,
 /// Whether the leaf chains to a root of the class.
 fn verify_path(
     subject: &Subject,
-    leaf: &[u8],
+    (leaf, parsed): (&[u8], &X509Certificate<'_>),
     intermediates: &[Vec<u8>],
     bundle: &TrustBundle,
     class: TpmClass,
@@ -194,10 +194,19 @@ fn verify_path(
     let at = UnixTime::since_unix_epoch(std::time::Duration::from_secs(
         u64::try_from(at.unix_timestamp()).unwrap_or_default(),
     ));
+    let mut issuers = vec![parsed.issuer().as_raw()];
+    let sent: Vec<_> =
+        intermediates.iter().filter_map(|one| Some(x509_parser::parse_x509_certificate(one).ok()?.1)).collect();
+    issuers.extend(sent.iter().map(|one| one.issuer().as_raw()));
+    let above: Vec<_> = issuers.into_iter().map(|issuer| bundle.above(class, issuer)).collect();
     let leaf = CertificateDer::from(leaf);
     let leaf = EndEntityCert::try_from(&leaf)?;
-    let mut between: Vec<CertificateDer<'_>> =
-        bundle.intermediates(class).map(|one| CertificateDer::from(one.as_ref())).collect();
+    let mut between: Vec<CertificateDer<'_>> = Vec::new();
+    for one in above.iter().flat_map(|above| &above.all) {
+        if !between.iter().any(|known| known.as_ref() == one.as_ref()) {
+            between.push(CertificateDer::from(one.as_ref()));
+        }
+    }
     between.extend(intermediates.iter().map(|one| CertificateDer::from(one.as_slice())));
     let lists: Vec<_> = bundle.revocations(class).collect();
     let crls: Vec<_> = lists.iter().map(|one| one.list()).collect();
@@ -238,10 +247,8 @@ fn verify_path(
     let strict = attempt(&bundle.roots(class).collect::<Vec<_>>(), false);
     match strict {
         Err(Error::UnsupportedCriticalExtension | Error::UnknownIssuer) if bundle.tolerates(CRITICAL_POLICIES) => {
-            let (revoked, trusted): (Vec<_>, Vec<_>) =
-                bundle.critical_policies(class).partition(|(_, revoked)| *revoked);
-            let der = |list: Vec<(_, bool)>| list.into_iter().map(|(der, _)| der).collect::<Vec<_>>();
-            let (revoked, trusted) = (der(revoked), der(trusted));
+            let trusted: Vec<_> = above.iter().flat_map(|above| above.critical_policies.iter().copied()).collect();
+            let revoked: Vec<_> = above.iter().flat_map(|above| above.revoked.iter().copied()).collect();
             if trusted.is_empty() && revoked.is_empty() {
                 return strict;
             }

@@ -213,6 +213,9 @@ struct Trusted {
     root: bool,
     /// Its certificatePolicies are critical, and nothing else in it is that path validation does not know.
     critical_policies: bool,
+    /// Names, as DER.
+    subject: Vec<u8>,
+    issuer: Vec<u8>,
     der: CertificateDer<'static>,
 }
 
@@ -295,19 +298,19 @@ impl TrustBundle {
         let mut revoked =
             lists.iter().map(|der| Revocations::parse(class, der)).collect::<Result<Vec<_>, BundleError>>()?;
         for der in certificates {
-            let (root, critical_policies) = {
+            let (subject, issuer, critical_policies) = {
                 let (_, parsed) =
                     x509_parser::parse_x509_certificate(&der).map_err(|_| BundleError::NotACertificate)?;
-                let root = parsed.subject().as_raw() == parsed.issuer().as_raw();
-                if root {
+                let (subject, issuer) = (parsed.subject().as_raw(), parsed.issuer().as_raw());
+                if subject == issuer {
                     webpki::anchor_from_trusted_cert(&der).map_err(|reason| BundleError::Anchor {
                         subject: crate::finding::one_line(&parsed.subject().to_string()),
                         reason: reason.to_string(),
                     })?;
                 }
-                (root, has_critical_policies(&parsed))
+                (subject.to_vec(), issuer.to_vec(), has_critical_policies(&parsed))
             };
-            added.push(Trusted { class, root, critical_policies, der });
+            added.push(Trusted { class, root: subject == issuer, critical_policies, subject, issuer, der });
         }
         if self.certificates.len().saturating_add(added.len()) > CERTIFICATES_MAX
             || self.revocations.len().saturating_add(revoked.len()) > CERTIFICATES_MAX
@@ -338,33 +341,47 @@ impl TrustBundle {
 
     /// The roots of one class.
     pub(super) fn roots(&self, class: TpmClass) -> impl Iterator<Item = &CertificateDer<'static>> {
-        self.of(class, true)
+        self.certificates.iter().filter(move |one| one.class == class && one.root).map(|one| &one.der)
     }
 
-    /// The intermediates of one class.
-    pub(super) fn intermediates(&self, class: TpmClass) -> impl Iterator<Item = &CertificateDer<'static>> {
-        self.of(class, false)
-    }
-
-    /// The intermediates of one class that [`CRITICAL_POLICIES`] is about, and whether a list revokes them: path validation, which
-    /// takes them as they stand, does not ask that.
-    pub(super) fn critical_policies(&self, class: TpmClass) -> impl Iterator<Item = (&CertificateDer<'static>, bool)> {
-        let of_class = move |one: &&Trusted| one.class == class && !one.root && one.critical_policies;
-        self.certificates.iter().filter(of_class).map(move |one| {
-            let parsed = x509_parser::parse_x509_certificate(&one.der);
-            let named = |parsed: &X509Certificate<'_>| self.revocations(class).any(|list| list.names(parsed));
-            (&one.der, parsed.is_ok_and(|(_, parsed)| named(&parsed)))
-        })
+    /// The intermediates of one class that may stand above a certificate of this issuer, by their names. The others say nothing of it:
+    /// path validation would only confuse its reader with what is odd in them.
+    pub(super) fn above(&self, class: TpmClass, issuer: &[u8]) -> Above<'_> {
+        let mut above = Above::default();
+        let mut wanted = vec![issuer];
+        while let Some(name) = wanted.pop() {
+            let new = |one: &&Trusted| one.class == class && !one.root && one.subject == name;
+            for one in self.certificates.iter().filter(new) {
+                if above.all.contains(&&one.der) {
+                    continue;
+                }
+                above.all.push(&one.der);
+                wanted.push(&one.issuer);
+                if one.critical_policies {
+                    let parsed = x509_parser::parse_x509_certificate(&one.der);
+                    let named = |parsed: &X509Certificate<'_>| self.revocations(class).any(|list| list.names(parsed));
+                    let revoked = parsed.is_ok_and(|(_, parsed)| named(&parsed));
+                    if revoked { &mut above.revoked } else { &mut above.critical_policies }.push(&one.der);
+                }
+            }
+        }
+        above
     }
 
     /// The lists of revoked certificates of one class.
     pub(super) fn revocations(&self, class: TpmClass) -> impl Iterator<Item = &Revocations> {
         self.revocations.iter().filter(move |one| one.class == class)
     }
+}
 
-    fn of(&self, class: TpmClass, root: bool) -> impl Iterator<Item = &CertificateDer<'static>> {
-        self.certificates.iter().filter(move |one| one.class == class && one.root == root).map(|one| &one.der)
-    }
+/// See [`TrustBundle::above`].
+#[derive(Debug, Default)]
+pub(super) struct Above<'b> {
+    pub(super) all: Vec<&'b CertificateDer<'static>>,
+    /// Those that [`CRITICAL_POLICIES`] is about.
+    pub(super) critical_policies: Vec<&'b CertificateDer<'static>>,
+    /// Those of them that a list revokes: path validation, which takes them as they stand, does not ask that.
+    pub(super) revoked: Vec<&'b CertificateDer<'static>>,
 }
 
 /// Whether certificatePolicies is the one critical extension that rustls-webpki does not know.

@@ -103,7 +103,7 @@ pub fn verify_ek(
     let class = match certificate {
         // No signature is looked at for a key that is refused anyway.
         _ if !findings.acceptable() => TpmClass::Unverified,
-        Some(certificate) => check_certificate(public, certificate, intermediates, bundle, now, &mut findings),
+        Some(certificate) => check_certificate(Some(public), certificate, intermediates, bundle, now, &mut findings),
         None => {
             findings.push(
                 Finding::info("ek.no-certificate", "the TPM has no EK certificate: nothing tells it from software")
@@ -119,6 +119,21 @@ pub fn verify_ek(
         }
         _ => Err(findings),
     }
+}
+
+/// What [`verify_ek`] would say of a certificate, before its TPM is at hand: the class, and every finding.
+///
+/// For people who look at a file. It yields no proof: no key is bound to anything.
+#[must_use]
+pub fn verify_ek_certificate(
+    certificate: &[u8],
+    intermediates: &[Vec<u8>],
+    bundle: &TrustBundle,
+    now: OffsetDateTime,
+) -> (TpmClass, Findings) {
+    let mut findings = Findings::new();
+    let class = check_certificate(None, certificate, intermediates, bundle, now, &mut findings);
+    (if findings.acceptable() { class } else { TpmClass::Unverified }, findings)
 }
 
 /// The public area by itself: size, attributes, and what MakeCredential needs.
@@ -171,7 +186,7 @@ fn check_public(public: &Public, findings: &mut Findings) -> Option<(ProtectionK
 
 /// The certificate: chain, usage, key. Returns the class that its root gives.
 fn check_certificate(
-    public: &Public,
+    public: Option<&Public>,
     certificate: &[u8],
     intermediates: &[Vec<u8>],
     bundle: &TrustBundle,
@@ -213,17 +228,19 @@ fn check_certificate(
         certified = Ok(key);
         findings.push(quirk_finding(RSAES_OAEP));
     }
-    let same = certified.as_ref().is_ok_and(|key| key == public.key());
-    findings.check("ek.key-mismatch", !same, || {
-        let found = match &certified {
-            Ok(key) => key.to_string(),
-            Err(error) => error.to_string(),
-        };
-        Finding::error("", "the EK certificate is for another key")
-            .expected(public.key())
-            .found(found)
-            .fix("send the certificate of the EK that the host uses (RSA and ECC EKs have one each)")
-    });
+    if let Some(public) = public {
+        let same = certified.as_ref().is_ok_and(|key| key == public.key());
+        findings.check("ek.key-mismatch", !same, || {
+            let found = match &certified {
+                Ok(key) => key.to_string(),
+                Err(error) => error.to_string(),
+            };
+            Finding::error("", "the EK certificate is for another key")
+                .expected(public.key())
+                .found(found)
+                .fix("send the certificate of the EK that the host uses (RSA and ECC EKs have one each)")
+        });
+    }
     check_usage(leaf, bundle, findings);
     let deviations = Deviations::of(exact);
     for (seen, quirk) in [(deviations.unsorted_set, UNSORTED_SET), (deviations.explicit_default, EXPLICIT_DEFAULT)] {

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::answer::Answer;
 use super::failure::Failure;
+use super::inspect_identity::{self, EkCert, PlatformCert};
 use super::show::{Style, facts};
 use super::{Outcome, input};
 
@@ -32,6 +33,15 @@ pub(super) enum Inspect {
         /// The log; `-` is standard input.
         file: PathBuf,
     },
+    /// An EK certificate: which TPM it is for, what is odd in it, and with --trust the class that it gives.
+    EkCert(EkCert),
+    /// An AK: TPM2B_PUBLIC, TPMT_PUBLIC, a public key, or the certificate of an AK, IAK or IDevID.
+    Ak {
+        /// The file; `-` is standard input.
+        file: PathBuf,
+    },
+    /// A TCG platform certificate: the machine as its maker delivered it, and the EK certificate that is meant.
+    PlatformCert(PlatformCert),
 }
 
 impl Inspect {
@@ -40,6 +50,9 @@ impl Inspect {
             Self::BootLog { file } => boot_log(&file, style),
             Self::Ima { file } => ima(&file, style),
             Self::Cel { file } => cel(&file, style),
+            Self::EkCert(command) => command.run(style),
+            Self::Ak { file } => inspect_identity::ak(&file, style),
+            Self::PlatformCert(command) => command.run(style),
         }
     }
 }

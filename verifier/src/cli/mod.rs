@@ -13,6 +13,7 @@ mod failure;
 mod host;
 mod input;
 mod inspect;
+mod inspect_identity;
 mod jwks;
 mod key;
 mod operator;
