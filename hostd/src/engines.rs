@@ -54,7 +54,10 @@ pub struct Measured {
 pub fn measure(config: &EnginesConfig, cache: &mut DigestCache) -> Measured {
     let mut files = Files::new(&config.root, cache);
     let running = process::find(config, &mut files, &["dockerd", "containerd"]);
-    let mounted = mounts::points(config);
+    let mounted = mounts::points(config).unwrap_or_else(|table| {
+        files.unreadable(&format!("mounts:{table}"), "it cannot be read: a mount over an engine's file would not show");
+        BTreeSet::new()
+    });
     let mut engines = BTreeMap::new();
     for name in NAMES {
         if !config.enabled.iter().any(|enabled| enabled == name) {
@@ -69,8 +72,8 @@ pub fn measure(config: &EnginesConfig, cache: &mut DigestCache) -> Measured {
         }
         engine.mounted = mounts::over(&mounted, engine.files().map(|(path, _)| path));
         let regular = engine.files().filter(|(_, state)| matches!(state, FileState::File { .. })).map(|(path, _)| path);
-        for path in mounts::seen_otherwise(config, regular) {
-            files.unreadable(&path, "the host has another file there than the one that hostd sees");
+        for (path, why) in mounts::seen_otherwise(config, regular) {
+            files.unreadable(&path, why);
         }
         engine.unreadable = files.take_unreadable();
         engines.insert(name.to_owned(), engine);
@@ -79,14 +82,15 @@ pub fn measure(config: &EnginesConfig, cache: &mut DigestCache) -> Measured {
     Measured { manifest, looked_at: files.looked_at, stamps: files.stamps }
 }
 
-/// What a unit's fragment and drop-ins put into its environment (`NAME=value`), its environment files left out.
+/// What a unit's fragment and drop-ins put into its environment (`NAME=value`), its environment files left out; and what of them cannot be read.
 #[must_use]
-pub fn unit_environment(root: &Path, name: &str) -> Vec<String> {
+pub fn unit_environment(root: &Path, name: &str) -> (Vec<String>, Vec<String>) {
     let mut cache = DigestCache::default();
     let (mut files, mut engine) = (Files::new(root, &mut cache), EngineState::default());
     units::measure(&mut files, name, &mut engine);
     let lines = engine.units.get(name).map(|unit| unit.environment.clone()).unwrap_or_default();
-    lines.iter().flat_map(|line| units::words(line)).collect()
+    let unreadable = files.take_unreadable().into_iter().map(|one| one.what).collect();
+    (lines.iter().flat_map(|line| units::words(line)).collect(), unreadable)
 }
 
 /// Measures programs by name wherever they are looked for; a name that ends in `*` stands for all that begin so.

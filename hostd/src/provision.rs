@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hostmark_attest::digest::sha256;
 use hostmark_attest::tpm::public::Public;
 use hostmark_attest::wire::{
     Activation, B64, DOMAIN_QUOTE, DOMAIN_TLS, EnrolmentChallenge, EnrolmentOutcome, EnrolmentPoll, EnrolmentRequest,
@@ -93,6 +94,9 @@ struct Pending {
     ek_id: String,
     /// The activation's secret: whoever has it may fetch a certificate that is useless without the TPM.
     secret: B64,
+    /// SHA-256 of the join token that it was begun with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    token: Option<B64>,
 }
 
 /// How far provisioning came.
@@ -190,6 +194,12 @@ pub struct Request<'a> {
     pub state_dir: &'a Path,
 }
 
+impl Request<'_> {
+    fn token_digest(&self) -> Option<B64> {
+        self.token.as_ref().map(|token| B64(sha256(&[token.as_bytes()]).to_vec()))
+    }
+}
+
 /// Enrols this host, or continues where an earlier call stopped. Call again after [`Progress::Pending`].
 ///
 /// # Errors
@@ -212,6 +222,9 @@ pub async fn provision(tpm: &Tpm, request: &Request<'_>) -> Result<Progress, Pro
         && input::same_address(&pending.verifier, request.verifier)
     {
         match poll(&client, &pending).await {
+            // A token that this enrolment does not have may approve the host at once. Until the verifier has taken it, the old one waits.
+            Ok(EnrolmentOutcome::Pending { .. })
+                if request.token.is_some() && pending.token != request.token_digest() => {}
             Ok(outcome) => {
                 pending.ca = B64(client.pinned_ca().unwrap_or_default());
                 return finish(tpm, dir, pending, outcome);
@@ -294,6 +307,7 @@ async fn enrol(tpm: &Tpm, client: &Client, request: &Request<'_>) -> Result<Prog
         enrolment: challenge.enrolment,
         ek_id,
         secret: activation.secret.clone(),
+        token: request.token_digest(),
     };
     // Kept before it is sent: if the answer is lost, polling finds the enrolment again.
     save(&request.state_dir.join(PENDING_FILE), &pending)?;

@@ -55,6 +55,32 @@ fn a_host_is_enrolled_by_its_ek_by_a_token_or_by_a_person() {
 }
 
 #[test]
+fn a_token_that_comes_later_admits_a_host_that_waits() {
+    if !available("a join token for a host that waits") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let lab = Lab::without_rules(dir.path(), "").unwrap();
+    let host = lab.host("node-1").unwrap();
+    for _ in 0..2 {
+        assert_eq!(host.provision(None).unwrap().code, Some(1), "it waits for a person");
+    }
+    // A token that does not count ends no waiting.
+    let used = lab.token("node-2").unwrap();
+    lab.host("node-2").unwrap().provision(Some(&used.token)).unwrap().good().unwrap();
+    let refused = host.provision(Some(&used.token)).unwrap();
+    assert!(refused.code == Some(1) && refused.stderr.contains("token."), "{refused}");
+    let waiting = host.provision(None).unwrap();
+    assert!(waiting.code == Some(1) && waiting.stderr.contains("waits for an approver"), "{waiting}");
+    let token = lab.token("node-1").unwrap();
+    host.provision(Some(&token.token)).unwrap().good().unwrap();
+    let hosts = lab.hosts().unwrap();
+    let known: Vec<_> = hosts.iter().filter(|one| one.host == host.id().unwrap()).collect();
+    assert_eq!((hosts.len(), known.len()), (2, 1), "as one host");
+    assert_eq!(known[0].assignment, Some(Lab::assignment_of(&host)));
+}
+
+#[test]
 fn a_token_serves_one_host_and_nobody_takes_a_name_that_is_given() {
     if !available("join tokens with the real programs") {
         return;

@@ -19,23 +19,31 @@ const UNIT: &str = "hostmark-hostd.service";
 /// More than an environment or a list of mappings of hostd has.
 const FILE_MAX: u64 = 4 << 20;
 
-/// What was slipped in, or would be at the next start; None when nothing was.
+/// What was slipped in, or would be at the next start, and what cannot be read and so may hide it; None when nothing was.
 pub(super) fn preloaded(root: &Path) -> Option<String> {
-    let read = |path: &Path| state::read(path, FILE_MAX).ok().flatten().unwrap_or_default();
-    let text = |path: &Path| String::from_utf8_lossy(&read(path)).into_owned();
-    let environment = text(Path::new("/proc/self/environ"));
+    let mut found = Vec::new();
+    let mut text = |path: &Path, told: &str, always_there: bool| {
+        let read = state::read(path, FILE_MAX).ok();
+        if read.is_none() || (always_there && matches!(read, Some(None))) {
+            found.push(format!("{told}: it cannot be read"));
+        }
+        String::from_utf8_lossy(&read.flatten().unwrap_or_default()).into_owned()
+    };
+    let environment = text(Path::new("/proc/self/environ"), "/proc/self/environ", true);
+    let maps = text(Path::new("/proc/self/maps"), "/proc/self/maps", true);
+    let preload = text(&root.join("etc/ld.so.preload"), "/etc/ld.so.preload", false);
     let own = std::fs::read_link("/proc/self/exe").unwrap_or_default();
-    let mut found: Vec<String> = linker_variables(environment.split('\0'), &VARIABLES).collect();
-    found.extend(foreign(&text(Path::new("/proc/self/maps")), &own.to_string_lossy()));
-    let preload = text(&root.join("etc/ld.so.preload"));
+    found.extend(linker_variables(environment.split('\0'), &VARIABLES));
+    found.extend(foreign(&maps, &own.to_string_lossy()));
     let preload: Vec<&str> =
         preload.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
     if !preload.is_empty() {
         found.push(format!("/etc/ld.so.preload: {}", preload.join(" ")));
     }
-    let unit = unit_environment(root, UNIT);
+    let (unit, unreadable) = unit_environment(root, UNIT);
     found
         .extend(linker_variables(unit.iter().map(String::as_str), &UNIT_VARIABLES).map(|one| format!("{UNIT}: {one}")));
+    found.extend(unreadable.into_iter().map(|path| format!("{path}: it cannot be read")));
     found.sort();
     found.dedup();
     (!found.is_empty()).then(|| found.join("; "))
@@ -95,5 +103,22 @@ mod tests {
         assert_eq!(preloaded(dir.path()).unwrap(), "hostmark-hostd.service: LD_PRELOAD=/tmp/x.so");
         put("etc/ld.so.preload", "# none\n/tmp/y.so\n");
         assert!(preloaded(dir.path()).unwrap().starts_with("/etc/ld.so.preload: /tmp/y.so; hostmark"));
+        // What cannot be read may hold anything.
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("etc/ld.so.preload")).unwrap();
+        assert_eq!(preloaded(dir.path()).unwrap(), "/etc/ld.so.preload: it cannot be read");
+        let dir = tempfile::tempdir().unwrap();
+        let drop_in = dir.path().join("etc/systemd/system/hostmark-hostd.service.d/x.conf");
+        std::fs::create_dir_all(drop_in.parent().unwrap()).unwrap();
+        std::fs::File::create(&drop_in).unwrap().set_len(2 << 20).unwrap();
+        let found = preloaded(dir.path()).unwrap();
+        assert!(found.ends_with("x.conf: it cannot be read"), "{found}");
+        // Nor is one hidden behind many others.
+        std::fs::write(
+            &drop_in,
+            format!("[Service]\n{}Environment=LD_PRELOAD=/tmp/x.so\n", "Environment=A=b\n".repeat(5000)),
+        )
+        .unwrap();
+        assert_eq!(preloaded(dir.path()).unwrap(), "hostmark-hostd.service: it cannot be read");
     }
 }

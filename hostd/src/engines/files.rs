@@ -10,7 +10,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _}
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use hostmark_attest::manifest::{FileDigest, FileState, Mode, TEXT_MAX, Unreadable};
+use hostmark_attest::manifest::{FileDigest, FileState, Mode, Setting, TEXT_MAX, Unreadable};
 use nix::fcntl::OFlag;
 use sha2::Digest as _;
 
@@ -35,6 +35,9 @@ const CACHED_MIN: u64 = 1 << 20;
 /// A digest is kept only when the file was last changed this long before it was read: file systems' time stamps are coarse.
 const SETTLED: Duration = Duration::from_millis(200);
 
+/// Most answers of programs that are kept: one for each daemon, and some states ago.
+const DUMPS_MAX: usize = 16;
+
 /// Links of merged-/usr systems and of /var/run: every path crosses them, and they say nothing about an engine.
 const WELL_KNOWN_LINKS: [&str; 7] = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/var/run"];
 
@@ -46,12 +49,17 @@ pub(crate) type Identity = (u64, u64, u64, i64, i64, i64, i64);
 /// Root can keep an inode's time stamps and change its content; so can it lie for hostd. Call [`DigestCache::forget`]
 /// now and then.
 #[derive(Debug, Default)]
-pub struct DigestCache(HashMap<Identity, FileDigest>);
+pub struct DigestCache {
+    digests: HashMap<Identity, FileDigest>,
+    /// What programs said of configuration, by the digest of all that it depends on.
+    dumps: HashMap<[u8; 32], BTreeMap<String, Setting>>,
+}
 
 impl DigestCache {
     /// Reads everything again next time.
     pub fn forget(&mut self) {
-        self.0.clear();
+        self.digests.clear();
+        self.dumps.clear();
     }
 }
 
@@ -114,6 +122,19 @@ impl<'a> Files<'a> {
             stamps: BTreeMap::new(),
             unreadable: BTreeSet::new(),
         }
+    }
+
+    /// What a program said of configuration that is the same.
+    pub(crate) fn known_dump(&self, key: &[u8; 32]) -> Option<BTreeMap<String, Setting>> {
+        self.cache.dumps.get(key).cloned()
+    }
+
+    /// Keeps it, in the place of older ones when there are too many.
+    pub(crate) fn keep_dump(&mut self, key: [u8; 32], dump: BTreeMap<String, Setting>) {
+        if self.cache.dumps.len() >= DUMPS_MAX {
+            self.cache.dumps.clear();
+        }
+        self.cache.dumps.insert(key, dump);
     }
 
     /// What could not be measured since the last call.
@@ -299,7 +320,7 @@ impl<'a> Files<'a> {
     ) -> Result<FileDigest, &'static str> {
         let key = identity(meta);
         if keep.is_none()
-            && let Some(known) = self.cache.0.get(&key)
+            && let Some(known) = self.cache.digests.get(&key)
         {
             return Ok(*known);
         }
@@ -320,7 +341,7 @@ impl<'a> Files<'a> {
         }
         let digest = FileDigest(hasher.finalize().into());
         if meta.len() >= CACHED_MIN && settled(meta) {
-            self.cache.0.insert(key, digest);
+            self.cache.digests.insert(key, digest);
         }
         Ok(digest)
     }
@@ -498,7 +519,7 @@ mod tests {
         }
         assert_eq!(digests[0], digests[1]);
         assert_ne!(digests[1], digests[2]);
-        assert_eq!(cache.0.len(), 1, "the last one had not settled");
+        assert_eq!(cache.digests.len(), 1, "the last one had not settled");
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub(crate) fn measure(files: &mut Files<'_>, name: &str, engine: &mut EngineStat
             Found::Missing => {}
             Found::File { path, content } => {
                 unit.masked = content.as_ref().is_some_and(Vec::is_empty);
-                settings.apply(&content.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default());
+                settings.apply(&whole(files, &path, content));
                 unit.fragment = Some(path);
                 break;
             }
@@ -56,12 +56,17 @@ pub(crate) fn measure(files: &mut Files<'_>, name: &str, engine: &mut EngineStat
         }
     }
     for path in drop_ins(files, name) {
-        if let Found::File { path, content } = files.read(&path, &mut engine.unit_files)
-            && unit.drop_ins.len() < LIST_MAX
-        {
-            settings.apply(&content.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default());
-            unit.drop_ins.push(path);
+        if let Found::File { path, content } = files.read(&path, &mut engine.unit_files) {
+            settings.apply(&whole(files, &path, content));
+            if unit.drop_ins.len() < LIST_MAX {
+                unit.drop_ins.push(path);
+            } else {
+                settings.cut = true;
+            }
         }
+    }
+    if settings.cut {
+        files.unreadable(name, "it has more drop-ins or settings of one kind than are looked at");
     }
     if unit.fragment.is_none() && unit.drop_ins.is_empty() {
         return;
@@ -70,6 +75,15 @@ pub(crate) fn measure(files: &mut Files<'_>, name: &str, engine: &mut EngineStat
     unit.environment = settings.environment;
     unit.environment_files = settings.environment_files;
     engine.units.insert(name.to_owned(), unit);
+}
+
+/// A file's text. One that is too large to be read says what nobody knows.
+fn whole(files: &mut Files<'_>, path: &str, content: Option<Vec<u8>>) -> String {
+    let Some(content) = content else {
+        files.unreadable(path, "it is too large to be read");
+        return String::new();
+    };
+    String::from_utf8_lossy(&content).into_owned()
 }
 
 /// Paths of the drop-ins in the order in which they apply: by file name, whatever the directory. For one file name the
@@ -111,6 +125,8 @@ struct Settings {
     exec_start: Vec<String>,
     environment: Vec<String>,
     environment_files: Vec<String>,
+    /// There were more.
+    cut: bool,
 }
 
 impl Settings {
@@ -133,6 +149,8 @@ impl Settings {
                 list.clear();
             } else if list.len() < LIST_MAX {
                 list.push(bounded(value));
+            } else {
+                self.cut = true;
             }
         }
     }
