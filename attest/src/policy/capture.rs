@@ -107,5 +107,5 @@ pub fn capture_files(files: &[(String, Digest)], version: u64) -> Result<String,
 }
 
 fn bundle(window: RawWindow, version: u64) -> Result<String, CaptureError> {
-    Ok(toml::to_string(&RawBundle { version, windows: vec![window] })?)
+    Ok(toml::to_string(&RawBundle { version, model: None, windows: vec![window] })?)
 }

@@ -6,8 +6,10 @@
 mod appraisal;
 pub mod capture;
 mod ima;
+pub mod import;
 pub mod predicted;
 pub mod quirks;
+pub mod rebase;
 mod references;
 
 pub use appraisal::{AppraisalPolicy, EngineRules, Expectation, OnUnknown, Rule, WorkloadRules};

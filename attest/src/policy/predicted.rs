@@ -43,7 +43,7 @@ pub enum PredictedError {
 /// # Errors
 /// [`PredictedError`].
 pub fn bundle(prediction: &Prediction, validity: &Validity, version: u64) -> Result<String, PredictedError> {
-    sound("references", RawBundle { version, windows: vec![window(prediction, validity)?] })
+    sound("references", RawBundle { version, model: None, windows: vec![window(prediction, validity)?] })
 }
 
 /// Adds a window to the text of a bundle and raises its version by one. Comments are lost: the bundle is written anew.

@@ -17,12 +17,17 @@ use crate::replay::BANK;
 
 /// Most windows in one bundle.
 const WINDOWS_MAX: usize = 64;
+/// Longest name of a hardware model: SMBIOS strings are below 128.
+const MODEL_MAX: usize = 128;
+/// Longest id of a change.
+const CHANGE_MAX: usize = 64;
 
 /// A bundle of reference values, compiled.
 #[derive(Debug, Clone)]
 pub struct References {
     name: String,
     version: u64,
+    model: Option<String>,
     windows: Vec<Window>,
 }
 
@@ -31,6 +36,7 @@ pub struct References {
 pub struct Window {
     from: Option<OffsetDateTime>,
     until: Option<OffsetDateTime>,
+    change: Option<String>,
     pcrs: BTreeMap<(HashAlg, u8), BTreeSet<Digest>>,
     files: HashSet<Digest>,
     /// Contents that the engine reference allows: where the kernel measures them too, they are no strangers.
@@ -46,6 +52,9 @@ pub struct Window {
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawBundle {
     pub(crate) version: u64,
+    /// The hardware model that the bundle is for. For people and `refs rebase`: no host is told apart by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) model: Option<String>,
     #[serde(rename = "window")]
     pub(crate) windows: Vec<RawWindow>,
 }
@@ -57,6 +66,9 @@ pub(crate) struct RawWindow {
     pub(crate) from: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) until: Option<String>,
+    /// The id of the change under which the window accepts what differs. Such a window must end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) change: Option<String>,
     /// Digests, as `alg:hex`, that the IMA policy's file may have.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) ima_policy: Vec<String>,
@@ -86,7 +98,10 @@ impl References {
             return Err(invalid(format!("a bundle has 1 to {WINDOWS_MAX} [[window]] tables")));
         }
         let windows = raw.windows.into_iter().map(Window::compile).collect::<Result<_, _>>().map_err(invalid)?;
-        Ok(Self { name: name.to_owned(), version: raw.version, windows })
+        if raw.model.as_ref().is_some_and(|model| model.is_empty() || model.len() > MODEL_MAX || has_control(model)) {
+            return Err(invalid(format!("`model` has 1 to {MODEL_MAX} bytes and no control characters")));
+        }
+        Ok(Self { name: name.to_owned(), version: raw.version, model: raw.model, windows })
     }
 
     /// The bundle's name.
@@ -99,6 +114,12 @@ impl References {
     #[must_use]
     pub const fn version(&self) -> u64 {
         self.version
+    }
+
+    /// The hardware model that it is for, where it says so.
+    #[must_use]
+    pub fn model(&self) -> Option<&str> {
+        self.model.as_deref()
     }
 
     /// The windows that are open at `now`.
@@ -124,6 +145,16 @@ impl Window {
             Self { from: instant(raw.from)?, until: instant(raw.until)?, engine: raw.engine, ..Self::default() };
         if window.from.zip(window.until).is_some_and(|(from, until)| until <= from) {
             return Err("a window ends before it begins: it would never be open".to_owned());
+        }
+        if let Some(change) = raw.change {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/#:".contains(&byte);
+            if change.is_empty() || change.len() > CHANGE_MAX || !change.bytes().all(plain) {
+                return Err(format!("a change's id has 1 to {CHANGE_MAX} letters, digits and . _ - / # :"));
+            }
+            if window.until.is_none() {
+                return Err(format!("the window of the change {change} has no `until`: what it accepts must end"));
+            }
+            window.change = Some(change);
         }
         for (bank, values) in &raw.pcrs {
             let alg = HashAlg::from_name(bank).ok_or_else(|| format!("unknown PCR bank `{bank}`"))?;
@@ -167,6 +198,12 @@ impl Window {
         self.from.is_none_or(|from| from <= now) && self.until.is_none_or(|until| now < until)
     }
 
+    /// The id of the change under which it accepts what differs.
+    #[must_use]
+    pub fn change(&self) -> Option<&str> {
+        self.change.as_deref()
+    }
+
     /// The acceptable values of one PCR, if the window names it.
     #[must_use]
     pub fn pcr(&self, bank: HashAlg, index: u8) -> Option<&BTreeSet<Digest>> {
@@ -208,6 +245,10 @@ impl Window {
     pub const fn engine(&self) -> Option<&EngineReference> {
         self.engine.as_ref()
     }
+}
+
+fn has_control(text: &str) -> bool {
+    text.chars().any(char::is_control)
 }
 
 /// `alg:hex` of a file. SHA-1 identifies none.

@@ -164,7 +164,11 @@ struct DiffView<'a> {
 
 /// The answer of `policy diff` and `refs diff`: exit 1 when anything differs.
 pub(super) fn compare(before: &Document, after: &Document, style: Style) -> Outcome {
-    let changes = diff(&before.table, &after.table);
+    differences(before, &after.path, diff(&before.table, &after.table), style)
+}
+
+/// Shows changes against a file: exit 1 when there are any.
+pub(super) fn differences(before: &Document, after: &str, changes: Vec<Change>, style: Style) -> Outcome {
     let mut text = String::new();
     for change in &changes {
         text += &format!("{}\n", one_line(&change.key));
@@ -180,7 +184,7 @@ pub(super) fn compare(before: &Document, after: &Document, style: Style) -> Outc
         many => format!("{many} keys differ\n"),
     };
     let pending = !changes.is_empty();
-    let view = DiffView { kind: before.kind, before: &before.path, after: &after.path, changes };
+    let view = DiffView { kind: before.kind, before: &before.path, after, changes };
     Ok(Answer::new(&view, text)?.refused_if(pending))
 }
 

@@ -22,6 +22,7 @@ mod policy;
 mod pool;
 mod predict;
 mod refs;
+mod refs_change;
 mod show;
 mod token;
 mod toml_diff;

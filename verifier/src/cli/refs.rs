@@ -10,14 +10,17 @@ use hostmark_attest::boot_log::{self, BootLog};
 use hostmark_attest::digest::HashAlg;
 use hostmark_attest::ima::{ImaLog, parse::LIST_MAX as IMA_MAX};
 use hostmark_attest::manifest::{BYTES_MAX as MANIFEST_MAX, EngineManifest};
+use hostmark_attest::policy::References;
 use hostmark_attest::policy::capture::{Capture, capture};
 
 use super::answer::Answer;
 use super::connect::Connection;
-use super::document::{Diff, Document, Kind, Publish, Sign, compare, publish, sign, write_beside};
+use super::document::{Diff, Document, Kind, Publish, Sign, compare, differences, publish, sign, write_beside};
 use super::failure::Failure;
 use super::predict::Predict;
+use super::refs_change::{Import, Rebase};
 use super::show::{Style, facts};
+use super::toml_diff::diff;
 use super::tree::reference_files;
 use super::{Outcome, input};
 
@@ -39,10 +42,22 @@ pub(super) enum Refs {
         /// The bundle's version; it must grow with each publication.
         #[arg(long, value_name = "N", default_value_t = 1)]
         version: u64,
+        /// The hardware model that the bundle is for.
+        #[arg(long, value_name = "MODEL")]
+        model: Option<String>,
+        /// Show what differs from this bundle, which the capture would replace; exit 1 when anything does. Its version plus one and
+        /// its model are taken where none is given.
+        #[arg(long, value_name = "BUNDLE")]
+        review: Option<PathBuf>,
         /// Write here instead of standard output.
         #[arg(short = 'o', long = "out", value_name = "FILE")]
         out: Option<PathBuf>,
     },
+    /// Accept what differs on one hardware model after an update, under a change's id, until a date. Shows the difference;
+    /// --accept adds it to the bundle.
+    Rebase(Box<Rebase>),
+    /// Make a bundle from another project's reference values: a Keylime runtime policy.
+    Import(Box<Import>),
     /// Make reference values for the programs, libraries and modules of a host's root file system, read from a directory.
     Ima {
         /// The directory that is `/` on the host.
@@ -70,10 +85,13 @@ pub(super) enum Refs {
 impl Refs {
     pub(super) fn run(self, connection: &Connection, style: Style) -> Outcome {
         match self {
-            Self::Capture { boot_log, ima, manifest, version, out } => {
+            Self::Capture { boot_log, ima, manifest, version, model, review, out } => {
                 let sources = Sources::read(boot_log.as_deref(), ima.as_deref(), &manifest)?;
-                sources.capture(version, out.as_deref())
+                let review = review.as_deref().map(load).transpose()?;
+                sources.capture(version, model, review.as_ref(), out.as_deref(), style)
             }
+            Self::Rebase(command) => command.run(style),
+            Self::Import(command) => command.run(style),
             Self::Ima { root, also, version, out } => reference_files(&root, &also, version, out.as_deref()),
             Self::Predict(predict) => predict.run(style),
             Self::Diff(Diff { before, after }) => compare(&load(&before)?, &load(&after)?, style),
@@ -97,14 +115,14 @@ fn load(path: &Path) -> Result<Document, Failure> {
 
 /// The files of a capture, each parsed once alone so that an error names its file.
 #[derive(Debug, Default)]
-struct Sources {
+pub(super) struct Sources {
     boot_log: Vec<u8>,
     ima: Vec<u8>,
     manifests: Vec<Vec<u8>>,
 }
 
 impl Sources {
-    fn read(boot_log: Option<&Path>, ima: Option<&Path>, manifests: &[PathBuf]) -> Result<Self, Failure> {
+    pub(super) fn read(boot_log: Option<&Path>, ima: Option<&Path>, manifests: &[PathBuf]) -> Result<Self, Failure> {
         let mut sources = Self::default();
         let shown = |path: &Path| path.display().to_string();
         if let Some(path) = boot_log {
@@ -129,12 +147,44 @@ impl Sources {
         Ok(sources)
     }
 
-    fn capture(&self, version: u64, out: Option<&Path>) -> Outcome {
+    /// The text of a bundle from these sources.
+    pub(super) fn text(&self, version: u64) -> Result<String, Failure> {
         let manifests: Vec<&[u8]> = self.manifests.iter().map(Vec::as_slice).collect();
         let from = Capture { boot_log: &self.boot_log, ima: &self.ima, manifests: &manifests };
-        let text = capture(&from, version).map_err(|error| Failure::unusable(error.to_string()))?;
-        let bundle: toml::Table = toml::from_str(&text)
+        capture(&from, version).map_err(|error| Failure::unusable(error.to_string()))
+    }
+
+    fn capture(
+        &self,
+        version: u64,
+        model: Option<String>,
+        review: Option<&Document>,
+        out: Option<&Path>,
+        style: Style,
+    ) -> Outcome {
+        let before = |key: &str| review.and_then(|old| old.table.get(key).cloned());
+        let version = match review.and_then(|old| old.version) {
+            Some(old) if version <= old => old.saturating_add(1),
+            _ => version,
+        };
+        let captured = self.text(version)?;
+        let mut bundle: toml::Table = toml::from_str(&captured)
             .map_err(|error| Failure::unusable(format!("the bundle cannot be read back: {error}")))?;
+        if let Some(model) = model.map(toml::Value::String).or_else(|| before("model")) {
+            bundle.insert("model".to_owned(), model);
+        }
+        let text = toml::to_string(&bundle).map_err(|error| Failure::unusable(error.to_string()))?;
+        let shown = out.map_or_else(|| "captured".to_owned(), |path| path.display().to_string());
+        References::parse("captured", &text).map_err(|error| Failure::policy(&shown, &error))?;
+        if let Some(old) = review {
+            let (mut was, mut is) = (old.table.clone(), bundle.clone());
+            was.remove("version");
+            is.remove("version");
+            if let Some(path) = out {
+                write_beside(path, text.as_bytes())?;
+            }
+            return differences(old, &shown, diff(&was, &is), style);
+        }
         let Some(path) = out else {
             return Ok(Answer::new(&bundle, text)?.product());
         };
