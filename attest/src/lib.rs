@@ -13,6 +13,7 @@ pub mod appraisal;
 pub mod boot_log;
 pub mod bytes;
 pub mod ccel;
+pub mod cel;
 pub mod check;
 pub mod counters;
 pub mod digest;

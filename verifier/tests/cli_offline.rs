@@ -198,6 +198,32 @@ fn quotes_are_verified_or_refused_with_the_finding() {
 }
 
 #[test]
+fn any_canonical_event_log_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    // What systemd-pcrextend writes for the word `ready`: SHA-256 of its five letters.
+    let digest = "b24d6d33736ecd5604a4b17bc9c6481039fac362bb7df044ef1c10a2bfd21db6";
+    let systemd = format!(
+        "\u{1e}{{\"pcr\":11,\"digests\":[{{\"hashAlg\":\"sha256\",\"digest\":\"{digest}\"}}],\"content_type\":\"systemd\",\"content\":{{\"string\":\"ready\",\"eventType\":\"phase\"}}}}\n"
+    );
+    // Number 0, PCR 4, no digest, an event of type 4 with four zeros.
+    let tlv = b"\0\0\0\0\x01\0\x01\0\0\0\x01\x04\x03\0\0\0\0\x05\0\0\0\x12\0\0\0\0\x04\0\0\0\x04\x01\0\0\0\x04\0\0\0\0";
+    for (bytes, format, index, authenticated) in
+        [(systemd.as_bytes(), "cel-json", "pcr 11", "whole"), (tlv, "cel-tlv", "pcr 4", "elsewhere")]
+    {
+        let file = write(&dir, "log", bytes);
+        let seen = json_run(&["inspect", "cel", &file, "-v"]);
+        assert_eq!(seen.code, 0, "{}", seen.err);
+        let json: Value = serde_json::from_str(&seen.out).unwrap();
+        assert_eq!((&json["format"], &json["events"]), (&format.into(), &1.into()));
+        assert_eq!(json["event_list"][0]["index"], index);
+        assert_eq!(json["event_list"][0]["authenticated"], authenticated);
+        assert!(run(&["inspect", "cel", &file, "-v"]).out.contains(index));
+    }
+    let file = write(&dir, "log", &tlv[..20]);
+    run(&["inspect", "cel", &file]).unusable(&[&file, "at byte "]);
+}
+
+#[test]
 fn what_is_malformed_is_named_with_its_byte() {
     let dir = tempfile::tempdir().unwrap();
     let log = std::fs::read(recorded("plain", "boot-log.bin")).unwrap();

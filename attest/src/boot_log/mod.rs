@@ -51,6 +51,15 @@ macro_rules! event_types {
                     _ => None,
                 }
             }
+
+            /// By the specification's name.
+            #[must_use]
+            pub fn by_name(name: &str) -> Option<Self> {
+                match name {
+                    $(stringify!($name) => Some(Self::$name),)+
+                    _ => None,
+                }
+            }
         }
     };
 }

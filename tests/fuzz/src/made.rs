@@ -167,3 +167,135 @@ impl Signer for Shape {
         Ok([9; 64])
     }
 }
+
+/// A record of systemd and one of a firmware, in JSON with record separators.
+#[must_use]
+pub fn cel_json() -> Vec<u8> {
+    let digest = hex(&sha256(&[b"ready"]));
+    let systemd = format!(
+        "\u{1e}{{\"pcr\":11,\"digests\":[{{\"hashAlg\":\"sha256\",\"digest\":\"{digest}\"}}],\"content_type\":\"systemd\",\"content\":{{\"string\":\"ready\",\"bootId\":\"x\",\"timestamp\":1,\"eventType\":\"phase\"}}}}\n"
+    );
+    let firmware = format!(
+        "\u{1e}{{\"recnum\":0,\"pcr\":4,\"digests\":[{{\"hashAlg\":\"0x000b\",\"digest\":\"{digest}\"}}],\"content_type\":\"pcclient_std\",\"content\":{{\"event_type\":\"EV_ACTION\",\"event_data\":\"7265616479\"}}}}\n"
+    );
+    (systemd + &firmware).into_bytes()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn tlv(kind: u8, value: &[u8]) -> Vec<u8> {
+    [&[kind], (value.len() as u32).to_be_bytes().as_slice(), value].concat()
+}
+
+/// One record of each content in TLV.
+#[must_use]
+pub fn cel_tlv() -> Vec<u8> {
+    let digests = tlv(3, &tlv(0x0b, &sha256(&[b"ready"])));
+    let contents = [
+        tlv(4, &tlv(1, &[tlv(0, &[1]), tlv(1, &[0])].concat())),
+        tlv(5, &[tlv(0, &5u32.to_be_bytes()), tlv(1, b"ready")].concat()),
+        tlv(7, &[tlv(0, b"ima-ng"), tlv(1, b"data")].concat()),
+        tlv(80, b"other"),
+    ];
+    let record = |(number, content): (u64, &Vec<u8>)| {
+        [tlv(0, &number.to_be_bytes()), tlv(1, &[4]), digests.clone(), content.clone()].concat()
+    };
+    (0..).zip(&contents).flat_map(record).collect()
+}
+
+/// Two records in CBOR, each with the other form of digests.
+#[must_use]
+pub fn cel_cbor() -> Vec<u8> {
+    let digest = [&[0x0b, 0x58, 0x20], sha256(&[b"ready"]).as_slice()].concat();
+    let record = |digests: &[u8], content: &[u8]| [&[0xa4, 0, 0, 1, 4, 3], digests, &digest, content].concat();
+    let firmware = record(&[0xa1], b"\x05\xa2\x00\x05\x01\x45ready");
+    let ima = record(&[0x81, 0x82], b"\x07\xa2\x00\x66ima-ng\x01\x44data");
+    [&[0x82], firmware.as_slice(), &ima].concat()
+}
+
+/// A header of one SHA-384 bank and a separator in register 1.
+#[must_use]
+pub fn ccel() -> Vec<u8> {
+    let mut log = [[0u8; 4], [3, 0, 0, 0]].concat();
+    log.extend([0; 20]);
+    log.extend([33, 0, 0, 0]);
+    log.extend(b"Spec ID Event03\0\0\0\0\0\0\x02\0\x02\x01\0\0\0\x0c\0\x30\0\0");
+    log.extend([1, 0, 0, 0, 4, 0, 0, 0, 1, 0, 0, 0, 0x0c, 0]);
+    log.extend([7; 48]);
+    log.extend([4, 0, 0, 0, 0, 0, 0, 0]);
+    log
+}
+
+fn field(bytes: &[u8]) -> Vec<u8> {
+    [(bytes.len() as u32).to_le_bytes().as_slice(), bytes].concat()
+}
+
+/// The templates of more than three fields, with names, formats and fields as the kernel shows them.
+fn templates() -> [(&'static str, Vec<Vec<u8>>, String); 4] {
+    let hash = sha256(&[b"content"]);
+    let (digest, path) = ([b"sha256:\0".as_slice(), &hash].concat(), b"/usr/bin/a b\0".to_vec());
+    let sig = vec![3, 2, 4, 1, 2, 3, 4, 0, 3, 9, 9, 9];
+    let (hash, shown) = (hex(&hash), hex(&sig));
+    let names = b"security.ima|security.selinux\0".to_vec();
+    let owner = [vec![0, 0, 0, 0], vec![0, 0, 0, 0], vec![0xed, 0x81]];
+    let verity = [b"verity:".as_slice(), &digest].concat();
+    [
+        ("ima-sigv2", vec![verity, path.clone(), sig.clone()], format!("verity:sha256:{hash} /usr/bin/a b {shown}")),
+        (
+            "ima-modsig",
+            vec![digest.clone(), path.clone(), sig.clone(), digest.clone(), vec![0x30, 0]],
+            format!("sha256:{hash} /usr/bin/a b {shown} sha256:{hash} 3000"),
+        ),
+        (
+            "evm-sig",
+            [vec![digest.clone(), path.clone(), vec![5, 2], names, vec![1, 0, 0, 0], vec![7]], owner.to_vec()].concat(),
+            format!("sha256:{hash} /usr/bin/a b 0502 security.ima|security.selinux 01000000 07 0 0 33261"),
+        ),
+        ("n-ng|d-ng|iuid", vec![path, digest, vec![0, 0, 0, 0]], format!("/usr/bin/a b sha256:{hash} 0")),
+    ]
+}
+
+fn template_digest(fields: &[Vec<u8>]) -> Vec<u8> {
+    let data: Vec<u8> = fields.iter().flat_map(|one| field(one)).collect();
+    HashAlg::Sha1.hash(&[&data]).map(|digest| digest.as_bytes().to_vec()).unwrap_or_default()
+}
+
+/// A binary list of these templates.
+#[must_use]
+pub fn ima_templates() -> Vec<u8> {
+    let entry = |(name, fields, _): &(&str, Vec<Vec<u8>>, String)| {
+        let data: Vec<u8> = fields.iter().flat_map(|one| field(one)).collect();
+        [&[10, 0, 0, 0], template_digest(fields).as_slice(), &field(name.as_bytes()), &field(&data)].concat()
+    };
+    templates().iter().flat_map(entry).collect()
+}
+
+/// The same in ascii.
+#[must_use]
+pub fn ima_templates_ascii() -> Vec<u8> {
+    let line = |(name, fields, words): &(&str, Vec<Vec<u8>>, String)| {
+        format!("10 {} {name} {words}\n", hex(&template_digest(fields))).into_bytes()
+    };
+    templates().iter().flat_map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use hostmark_attest::ccel::CcEventLog;
+    use hostmark_attest::cel::CelLog;
+    use hostmark_attest::ima::ImaLog;
+
+    #[test]
+    fn made_logs_are_well_formed() {
+        for (log, records) in [(super::cel_json(), 2), (super::cel_tlv(), 4), (super::cel_cbor(), 2)] {
+            assert_eq!(CelLog::parse(&log).unwrap().records().len(), records);
+        }
+        assert_eq!(CcEventLog::parse(&super::ccel()).unwrap().events().len(), 2);
+        for list in [super::ima_templates(), super::ima_templates_ascii()] {
+            let log = ImaLog::parse(&list).unwrap();
+            assert_eq!(log.entries().filter_map(|entry| entry.measurement()).count(), 4);
+        }
+    }
+}

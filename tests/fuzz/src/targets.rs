@@ -5,13 +5,16 @@ use std::str::FromStr as _;
 
 use hostmark_attest::admission::AdmissionPolicy;
 use hostmark_attest::boot_log::{self, BootLog};
+use hostmark_attest::ccel::CcEventLog;
+use hostmark_attest::cel::{self, userspace::UserspaceLog};
 use hostmark_attest::digest::{Digest, HashAlg};
 use hostmark_attest::evidence::Evidence;
 use hostmark_attest::host_log::{Event, HostLog, HostLogContext};
 use hostmark_attest::identity::class::{TpmClass, TrustBundle};
 use hostmark_attest::identity::nv::NvPublic;
 use hostmark_attest::identity::{ak, ek, tag};
-use hostmark_attest::ima::{self, ImaLog};
+use hostmark_attest::ima::signature::FileSignature;
+use hostmark_attest::ima::{self, ImaKey, ImaLog};
 use hostmark_attest::jws::KeySet;
 use hostmark_attest::kernel_parameters::{Lockdown, Words, resumes_from_disk};
 use hostmark_attest::label::{Label, Levels};
@@ -65,6 +68,27 @@ pub const TARGETS: &[Target] = &[
     Target { name: "public", seeds: &[Seed::Recorded("ak.pub"), Seed::Recorded("ek.pub")], run: public },
     Target { name: "signature", seeds: &[Seed::Recorded("quote.sig")], run: signature },
     Target { name: "name", seeds: &[Seed::Recorded("ak.name")], run: |bytes| drop(Name::parse(bytes)) },
+    Target {
+        name: "cel",
+        seeds: &[
+            Seed::Made(made::host_log),
+            Seed::Made(made::cel_json),
+            Seed::Made(made::cel_tlv),
+            Seed::Made(made::cel_cbor),
+        ],
+        run: canonical_event_log,
+    },
+    Target { name: "ccel", seeds: &[Seed::Recorded("boot-log.bin"), Seed::Made(made::ccel)], run: cc_event_log },
+    Target {
+        name: "ima-templates",
+        seeds: &[Seed::Made(made::ima_templates), Seed::Made(made::ima_templates_ascii)],
+        run: ima_files,
+    },
+    Target {
+        name: "ima-key",
+        seeds: &[Seed::Recorded("ekcert-rsa.der"), Seed::Recorded("ekcert-ecc384.der")],
+        run: ima_key,
+    },
     Target { name: "host-log", seeds: &[Seed::Made(made::host_log)], run: host_log },
     Target { name: "evidence", seeds: &[Seed::Made(made::evidence)], run: evidence },
     Target { name: "manifest", seeds: &[Seed::Made(made::manifest)], run: manifest },
@@ -113,11 +137,36 @@ fn boot_log(bytes: &[u8]) {
         for bank in log.banks() {
             let _ = log.claims(bank);
             let _ = log.unauthenticated(bank);
+            let _ = log.describe(bank);
             for event in log.events() {
                 let _ = event.authenticity(bank);
             }
         }
     }
+}
+
+fn canonical_event_log(bytes: &[u8]) {
+    let _ = cel::inspect(bytes, true);
+    let _ = UserspaceLog::parse(bytes);
+}
+
+fn cc_event_log(bytes: &[u8]) {
+    if let Ok(log) = CcEventLog::parse(bytes) {
+        let _ = (log.findings(), log.replay(HashAlg::Sha384));
+    }
+}
+
+fn ima_files(bytes: &[u8]) {
+    let Ok(log) = ImaLog::parse(bytes) else { return };
+    for file in log.entries().filter_map(|entry| entry.measurement()) {
+        let _ = file.signature.and_then(FileSignature::parse);
+    }
+}
+
+fn ima_key(bytes: &[u8]) {
+    let _ = ImaKey::issued(bytes, &[]);
+    let _ = ImaKey::from_spki(bytes);
+    let _ = ImaKey::from_pem(&String::from_utf8_lossy(bytes));
 }
 
 fn kernel_image(bytes: &[u8]) {

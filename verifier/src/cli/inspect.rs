@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 use hostmark_attest::digest::{Digest, HashAlg};
 use hostmark_attest::finding::{Finding, Findings, one_line};
-use hostmark_attest::host_log::{Event, HostLog, LOG_MAX as HOST_LOG_MAX};
-use hostmark_attest::{boot_log, ima};
+use hostmark_attest::host_log::{Event, HostLog};
+use hostmark_attest::{boot_log, cel, ima};
 use serde::Serialize;
 
 use super::answer::Answer;
@@ -28,7 +28,7 @@ pub(super) enum Inspect {
         /// The list; `-` is standard input.
         file: PathBuf,
     },
-    /// A host log (TCG Canonical Event Log, JSON). -v lists every event.
+    /// A Canonical Event Log (JSON, CBOR or TLV): a host log, systemd's tpm2-measure.log, or any other. -v lists every event.
     Cel {
         /// The log; `-` is standard input.
         file: PathBuf,
@@ -173,9 +173,49 @@ struct EventView {
     detail: String,
 }
 
+/// A log of ours is shown as such, and read by the host log's stricter parser; any other by what its records say.
 fn cel(file: &Path, style: Style) -> Outcome {
-    let bytes = input::read(file, "a host log", HOST_LOG_MAX)?;
-    let log = HostLog::parse(&bytes).map_err(|error| Failure::malformed(&name(file), &error))?;
+    let bytes = input::read(file, "an event log", cel::LOG_MAX)?;
+    let ours = |report: &cel::CelReport| report.content.keys().all(|kind| kind == "hostmark");
+    match cel::inspect(&bytes, style.verbose) {
+        Ok(report) if !ours(&report) => canonical(&report, style),
+        Err(error) if cel::Encoding::detect(&bytes) != cel::Encoding::Json => {
+            Err(Failure::malformed(&name(file), &error))
+        }
+        _ => host_log(&bytes, file, style),
+    }
+}
+
+fn canonical(seen: &cel::CelReport, style: Style) -> Outcome {
+    let content: Vec<String> = seen.content.iter().map(|(name, count)| format!("{name} {count}")).collect();
+    let mut text = facts([
+        ("format", seen.format.to_owned()),
+        ("events", seen.events.to_string()),
+        ("content", content.join(", ")),
+    ]);
+    let rows = seen.banks.iter().flat_map(|(bank, values)| {
+        values.iter().map(|(pcr, value)| vec![(*bank).into(), pcr.to_string().into(), value.as_str().into()])
+    });
+    text += &format!("\n{}", style.table(&["bank", "pcr", "replayed from zero"], rows));
+    if let Some(list) = &seen.event_list {
+        let rows = list.iter().map(|one| {
+            let number = one.recnum.map_or_else(|| "-".to_owned(), |number| number.to_string());
+            vec![
+                number.into(),
+                one.index.as_str().into(),
+                one.content.as_str().into(),
+                one.authenticated.into(),
+                one.detail.as_str().into(),
+            ]
+        });
+        text += &format!("\n{}", style.table(&["record", "index", "content", "data", "detail"], rows));
+    }
+    text += &findings(style, &seen.findings);
+    Answer::new(seen, text)
+}
+
+fn host_log(bytes: &[u8], file: &Path, style: Style) -> Outcome {
+    let log = HostLog::parse(bytes).map_err(|error| Failure::malformed(&name(file), &error))?;
     let list: Vec<EventView> = log
         .records()
         .iter()
