@@ -5,6 +5,7 @@
 //! end, and after it. hostd decides nothing about trust: it repeats what the verifier said.
 
 mod pace;
+mod wake;
 
 use std::future::Future;
 use std::io;
@@ -21,12 +22,11 @@ use tokio::time::Instant;
 use crate::client::{Client, ClientError};
 use crate::collect::{CollectError, Collected, Collector, Measurement};
 use crate::config::Config;
-use crate::engines::events::EngineEvents;
 use crate::provision::{ProvisionError, Provisioned};
 use crate::status::{self, Board, Status};
 use crate::tpm::{Identity, Tpm, TpmError};
-use crate::watch::Watcher;
 use pace::{Pace, PerMille};
+use wake::{Wake, Wakers};
 
 /// Findings of a bad round that are logged; the status has all.
 const FINDINGS_LOGGED: usize = 20;
@@ -102,8 +102,7 @@ struct Daemon {
     client: Client,
     renew_at: OffsetDateTime,
     collector: Arc<Mutex<Collector>>,
-    watcher: Option<Watcher>,
-    events: Option<EngineEvents>,
+    wakers: Wakers,
     board: Board,
     pace: Pace,
     told: Option<HostState>,
@@ -134,8 +133,7 @@ impl Daemon {
             state_dir: config.state_dir.clone(),
             renew_at: renewal_due(&host),
             collector: Arc::new(Mutex::new(collector)),
-            watcher: None,
-            events: None,
+            wakers: Wakers::none(),
             pace: Pace::new(),
             told: None,
             problems: Vec::new(),
@@ -148,16 +146,7 @@ impl Daemon {
         daemon.show_host();
         // Measured and logged before anything is sent: engines may be starting right now.
         let measured = daemon.measure().await?;
-        daemon.watcher = Watcher::start(&measured.looked_at)
-            .inspect_err(|error| tracing::warn!(%error, "nothing is watched; changes are seen in the next round"))
-            .ok();
-        daemon.events = config.engines.socket().and_then(|socket| {
-            EngineEvents::start(socket)
-                .inspect_err(
-                    |error| tracing::warn!(%error, "no events of Docker; containers are seen in the next round"),
-                )
-                .ok()
-        });
+        daemon.wakers = Wakers::start(config, &measured.looked_at);
         tracing::info!(
             host = daemon.host.identity.host,
             node = daemon.host.identity.node,
@@ -170,13 +159,8 @@ impl Daemon {
     async fn forever(&mut self) {
         let mut due = Instant::now();
         loop {
-            let event = tokio::select! {
-                biased;
-                () = changed(&mut self.watcher) => true,
-                () = told(&mut self.events) => true,
-                () = tokio::time::sleep_until(due) => false,
-            };
-            if event {
+            let wake = self.wakers.until(due, self.pace.failures() > 0).await;
+            if wake == Wake::Measured {
                 match self.measure().await {
                     Ok(measured) if !measured.changed && !measured.workloads_changed => continue,
                     Ok(measured) if measured.changed => {
@@ -187,6 +171,7 @@ impl Daemon {
                     Err(error) => tracing::debug!(%error, "measuring after a change"),
                 }
             }
+            self.wakers.attempted();
             let pause = self.attempt().await;
             let now = Instant::now();
             due = now.checked_add(pause).unwrap_or(now);
@@ -274,9 +259,7 @@ impl Daemon {
     }
 
     fn note_measurement(&self, measured: &Measurement) {
-        if let Some(watcher) = &self.watcher {
-            watcher.update(&measured.looked_at);
-        }
+        self.wakers.update(&measured.looked_at);
         self.board.change(|status| status.manifest = Some(hex::encode(measured.sha256)));
     }
 
@@ -360,29 +343,6 @@ impl Daemon {
             status.last_error = Some(message);
         });
     }
-}
-
-/// Ends when something that is watched changed; never where nothing is watched.
-async fn changed(watcher: &mut Option<Watcher>) {
-    if let Some(watching) = watcher {
-        if watching.changed().await.is_some() {
-            return;
-        }
-        tracing::warn!("watching ended; changes are seen in the next round");
-        *watcher = None;
-    }
-    std::future::pending().await
-}
-
-/// Ends when Docker told of a container; never where nobody listens.
-async fn told(events: &mut Option<EngineEvents>) {
-    if let Some(listening) = events {
-        if listening.next().await.is_some() {
-            return;
-        }
-        *events = None;
-    }
-    std::future::pending().await
 }
 
 /// When two thirds of the certificate's life are over.

@@ -1,7 +1,7 @@
 //! A booted host, from power-on to permit and through what an attacker with root or with its disk does (issue 3).
 //!
-//! Firmware, kernel, systemd, engines and hostd are the image's own; the verifier is the real one. `make test` boots one host and
-//! takes it through its life; the ignored tests are `make vm-test`'s.
+//! Firmware, kernel, systemd, engines and hostd are the image's own; the verifier is the real one. `make test` boots one host, takes
+//! it through its life, and boots two disks that somebody had in hand beside it; the ignored tests are `make vm-test`'s.
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::unwrap_used,
@@ -26,6 +26,8 @@ use life::Life;
 use world::*;
 
 const NODE: &str = "node-1";
+const OTHER_NODE: &str = "node-2";
+const FOREIGN_NODE: &str = "node-3";
 
 /// PCRs 0 to 9, 11, 12 and 14 of two boots with two join tokens, and what firmware put into 13 before hostd's log.
 fn two_tokens_give_equal_boot_pcrs(world: &World, guest: &mut Guest) {
@@ -59,21 +61,41 @@ fn the_prediction_is_the_quote(life: &mut Life) {
     println!("predicted PCRs 4, 9, 11, 12 and 13's boot part are the booted host's");
 }
 
+/// A new host whose disk was given another kernel image before its first boot, switched on.
+fn switched_on(world: &World, node: &str, uki: &str) -> Guest {
+    let mut guest = world.guest(node);
+    guest.disk().unwrap().install_uki(&world.image.file(uki)).unwrap();
+    guest.start().unwrap();
+    guest
+}
+
+/// Firmware starts nothing that the enrolled keys did not sign: no kernel, and the verifier never hears of the host.
+fn foreign_signature_is_refused(world: &World, guest: &mut Guest) {
+    guest.wait_serial("Access Denied", BOOT).unwrap();
+    assert!(!guest.serial().contains("Linux version"), "a kernel started");
+    assert!(world.state(FOREIGN_NODE).is_none(), "{}", world.explained(FOREIGN_NODE));
+    guest.kill();
+}
+
 #[test]
 fn a_booted_host() {
     let Some(image) = Image::available("a booted host") else { return };
     let begun = Instant::now();
-    let world = World::start(&image);
+    let mut world = World::empty(&image);
     let mut guest = world.guest(NODE);
     guest.start().unwrap();
     let on = Instant::now();
+    // Beside it, where references are still missing: until they are there, nothing admits it.
+    world.make_ready();
+    let ready = on.elapsed();
     world.wait_placed(NODE, "power-on", BOOT);
-    println!("from power-on to the permit: {:?}", on.elapsed());
+    println!("from power-on to the permit: {:?}, with references there after {ready:?}", on.elapsed());
     println!("{}", world.explained(NODE));
     guest.wait_shell().unwrap();
     two_tokens_give_equal_boot_pcrs(&world, &mut guest);
     // Its next boots find nothing in fw_cfg and need nothing.
     guest.forget_provisioning();
+    let mut other = switched_on(&world, OTHER_NODE, "other-cmdline.signed.efi");
     let mut life = Life::new(world, guest, NODE);
     life.tiers(&[Submodule::Boot, Submodule::Runtime]);
     life.containers_run();
@@ -86,7 +108,11 @@ fn a_booted_host() {
     life.unit_drop_in_is_added();
     life.privileged_container();
     life.list_is_truncated();
+    life.world.wait_refused(OTHER_NODE, "another command line", &["boot:boot.reference"]);
+    other.kill();
+    let mut foreign = switched_on(&life.world, FOREIGN_NODE, "foreign.efi");
     life.network_is_cut();
+    foreign_signature_is_refused(&life.world, &mut foreign);
     life.hostd_is_stopped();
     life.memory_is_executed();
     life.module_is_loaded();

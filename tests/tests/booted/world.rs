@@ -18,7 +18,7 @@ pub(crate) const ROUND: Duration = Duration::from_secs(180);
 /// Firmware, kernel, systemd, one round.
 pub(crate) const BOOT: Duration = Duration::from_secs(900);
 /// The pool's lease: rounds come at a third of it, and an emulated host needs some seconds for one.
-pub(crate) const LEASE: Duration = Duration::from_secs(30);
+pub(crate) const LEASE: Duration = Duration::from_secs(24);
 /// A module that belongs to the image's kernel and to no host: the references leave it out.
 pub(crate) const FOREIGN_MODULE: &str = "dummy";
 /// Another configuration of Docker that the references permit.
@@ -57,22 +57,32 @@ pub(crate) struct Reference {
 impl World {
     /// A verifier whose references come from a reference guest: one boot, kept for as long as the image stays the same.
     pub(crate) fn start(image: &Image) -> Self {
+        let mut this = Self::empty(image);
+        this.make_ready();
+        this
+    }
+
+    /// A verifier that knows nothing to judge by yet.
+    pub(crate) fn empty(image: &Image) -> Self {
         let target = workspace().join("target");
         let directory = tempfile::Builder::new().prefix("guests-").tempdir_in(target).unwrap();
         let names = format!("names = [\"localhost\", \"127.0.0.1\", \"{VERIFIER_ADDRESS}\"]\n");
         let lab = Lab::without_rules(&directory.path().join("lab"), &names).unwrap();
         let reference =
             Reference { directory: workspace().join("target/guest-reference").join(image.key()).join(KEPT) };
-        let mut this = Self { lab, image: image.clone(), reference, accepted: BTreeMap::new(), version: 0, directory };
-        if this.reference.directory.exists() {
-            this.publish();
-            this.publish_policy();
+        Self { lab, image: image.clone(), reference, accepted: BTreeMap::new(), version: 0, directory }
+    }
+
+    /// Publishes pool, policy and references.
+    pub(crate) fn make_ready(&mut self) {
+        if self.reference.directory.exists() {
+            self.publish();
+            self.publish_policy();
         } else {
-            this.make_reference();
-            this.publish();
+            self.make_reference();
+            self.publish();
         }
-        this.lab.shorten_lease(&format!("{}s", LEASE.as_secs())).unwrap();
-        this
+        self.lab.shorten_lease(&format!("{}s", LEASE.as_secs())).unwrap();
     }
 
     /// A host that boots without Secure Boot is refused from now on, and not only warned of.
@@ -287,6 +297,18 @@ impl World {
     pub(crate) fn wait_unplaced(&self, node: &str, what: &str, within: Duration) -> Duration {
         let seen = until(&format!("{what}: no permit"), within, || Ok((!self.placed(node)).then_some(())));
         seen.unwrap_or_else(|error| panic!("{error}\n{}", self.explained(node))).1
+    }
+
+    /// After a boot: the verifier refuses what it gets, by exactly these findings, and grants nothing.
+    pub(crate) fn wait_refused(&self, node: &str, what: &str, expect: &[&str]) {
+        // What an earlier boot was refused for stands until this one's first round.
+        let seen = until(what, BOOT, || {
+            assert!(!self.placed(node), "{what}: a permit");
+            let refused = self.state(node) == Some(HostState::Disproven);
+            Ok((refused && self.findings(node, Severity::Error) == expect).then_some(()))
+        });
+        seen.unwrap_or_else(|error| panic!("{error}\n{}", self.explained(node)));
+        assert!(!self.placed(node), "{what}: a permit");
     }
 
     /// Waits for a good round whose nonce was issued after `since`.
