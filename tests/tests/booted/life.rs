@@ -46,10 +46,10 @@ impl Life {
         self.say(what, &format!("left its pool after {left:?}: {expect:?}"));
     }
 
-    /// The findings of this severity or worse are exactly these, by the next round or the one after.
+    /// The findings of this severity or worse are exactly these, as soon as a round says so.
     pub(crate) fn found(&self, what: &str, least: Severity, expect: &[&str]) {
         let mut last = Vec::new();
-        let seen = until(what, LEASE, || {
+        let seen = until(what, ROUND, || {
             last = self.world.findings(self.node, least);
             // Under emulation containerd may be too slow for its first question: told, and no reason to leave.
             last.retain(|one| one != "engine:engine.content-unknown");

@@ -58,6 +58,7 @@ fn a_disk_that_was_tampered_with() {
     let Some(image) = Image::available("disks that were tampered with") else { return };
     let mut life = admitted(&image);
     life.guest.power_off().unwrap();
+    life.lapses("powered off");
 
     life.does_not_boot("foreign signature", "foreign.efi");
     life.boots("other command line", "other-cmdline.signed.efi", &["boot:boot.reference"]);
