@@ -16,8 +16,8 @@ use super::settings;
 
 /// Largest answer. `/info` of a large swarm has some 100 kB.
 const ANSWER_MAX: usize = 4 << 20;
-/// A daemon that needs longer than this for one answer counts as silent.
-const DEADLINE: Duration = Duration::from_secs(5);
+/// A daemon that needs longer than this for one answer counts as silent, which speaks against its host: a crowded machine is not.
+const DEADLINE: Duration = Duration::from_secs(15);
 
 /// Why there is no answer, in stable words.
 type Silence = &'static str;
