@@ -27,7 +27,7 @@ pub struct RoundState {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Raw {
+pub(crate) struct Raw {
     host: String,
     ak_name: String,
     reset_count: u32,
@@ -238,6 +238,22 @@ impl RoundState {
             Some(_) => Err(findings),
             None => Err(Findings::from(Finding { id: "state.seal".to_owned(), ..refused() })),
         }
+    }
+
+    /// What is kept, for a round that the verifier signs (`stored_round`).
+    pub(crate) const fn raw(&self) -> &Raw {
+        &self.raw
+    }
+
+    /// What a verified signature of the verifier covers, for exactly this host and AK.
+    pub(crate) fn of_verified(raw: Raw, host: &str, ak_name: &str) -> Result<Self, Findings> {
+        let mut findings = Findings::new();
+        findings.check("state.owner", raw.host != host || raw.ak_name != ak_name, || {
+            Finding::error("", "what was kept is another host's or another AK's")
+                .expected(format!("host {host}, AK {ak_name}"))
+                .found(format!("host {}, AK {}", raw.host, raw.ak_name))
+        });
+        if findings.acceptable() { Ok(Self { raw }) } else { Err(findings) }
     }
 
     /// The TPM's counters in that round.

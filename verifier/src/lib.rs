@@ -12,6 +12,7 @@ pub mod clock;
 pub mod config;
 pub mod enrol;
 pub mod files;
+pub mod kept_rounds;
 pub mod keys;
 pub mod limit;
 pub mod metrics;

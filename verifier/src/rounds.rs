@@ -4,28 +4,31 @@
 //! transaction that renews what was proven, before the answer; whatever fails before that grants nothing (D20). The lease
 //! counts from the issue of the nonce.
 
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::time::Instant;
 
-use hostmark_attest::appraisal::{Endorsed, appraise};
+use hostmark_attest::appraisal::{Endorsed, Judge};
 use hostmark_attest::check::violated;
 use hostmark_attest::evidence::Evidence;
-use hostmark_attest::finding::{Finding, Findings, Severity};
-use hostmark_attest::genuine::{GenuineEvidence, Last, RoundExpectation};
+use hostmark_attest::finding::{Finding, Severity};
 use hostmark_attest::identity::ek::verify_ek;
 use hostmark_attest::policy::AppraisalPolicy;
-use hostmark_attest::replay::{ParsedLogs, ReplayedLogs, Resend};
+use hostmark_attest::replay::Resend;
+use hostmark_attest::round::{Known, Stop, judge_round};
 use hostmark_attest::state::RoundState;
+use hostmark_attest::stored_round::{Recorded, keep};
 use hostmark_attest::wire::{Challenge, PoolPlace, RoundOutcome, SignedTag};
 
 use crate::clock::{Now, rfc3339};
 use crate::enrol::enrolled::Enrolled;
 use crate::enrol::wall;
+use crate::kept_rounds::KeptRounds;
 use crate::metrics;
 use crate::refusal::{Kind, Outcome, Refusal};
 use crate::state::AppState;
 use crate::store::{Purpose, RoundRecord};
 
+/// The AK's Name in hex.
 fn ak_hex(host: &Enrolled) -> String {
     hex::encode(host.ak().name().as_bytes())
 }
@@ -133,12 +136,23 @@ fn take(state: &AppState, host: &str, body: &[u8], deadline: Instant) -> Outcome
     };
     let at = wall(&now);
     let trust = state.trust();
-    let judged = verify(&host, evidence, &judge, &trust, kept.as_ref(), at).and_then(|(genuine, endorsed)| {
-        let parsed = ParsedLogs::parse(&genuine);
-        let logs = ReplayedLogs::replay(&genuine, &parsed, judge.policy(), kept.as_ref()).map_err(Stop::Resend)?;
-        appraise(&logs, &judge, endorsed, &host.row().id, &ak_hex(&host), kept.as_ref(), at).map_err(Stop::Resend)
-    });
-    match judged {
+    let row = host.row();
+    let ek = verify_ek(host.ek(), row.ek_certificate.as_deref(), &row.ek_intermediates, &trust.ek, at)
+        // The EK's chain no longer holds: our trust directory's doing, not the evidence's. Nothing is recorded, and the host lapses.
+        .map_err(Refusal::findings)?;
+    let endorsed = Endorsed { class: ek.class(), findings: ek.advice().clone() };
+    let known = Known {
+        host: &row.id,
+        ek: host.ek(),
+        ak: host.ak(),
+        endorsed: &endorsed,
+        tag_signers: &trust.signers,
+        tag_serial: Some(row.tag_serial).filter(|serial| *serial > 0),
+        kept: kept.as_ref(),
+        nonce,
+        at,
+    };
+    match judge_round(evidence, &known, &judge) {
         Ok(appraisal) => {
             state.resend.remove(&record.host);
             let issued_s = issued.issued_unix_ms.div_euclid(1000);
@@ -154,44 +168,42 @@ fn take(state: &AppState, host: &str, body: &[u8], deadline: Instant) -> Outcome
             record.result = Some(claims.sign(&state.keys.results).map_err(Refusal::internal)?);
         }
         Err(Stop::NotGenuine(findings)) => record.findings = findings.into_vec(),
-        Err(Stop::Endorsement(findings)) => return Err(Refusal::findings(findings)),
         Err(Stop::Resend(resend)) => return again(state, &now, &host, &nonce, resend),
+        Err(_) => return Err(Refusal::internal("a round ended in a way that is not known here")),
     }
-    state.store.record_round(&now, &record, || Instant::now() >= deadline)?;
+    let evidence = keep_if_changed(state, &now, &record, body, &known, &judge);
+    let recorded = state.store.record_round(&now, &record, || Instant::now() >= deadline);
+    if let (Err(_), Some(path)) = (&recorded, evidence) {
+        KeptRounds::discard(&path);
+    }
+    recorded?;
     answer(state, &record.host, Vec::new(), record.result)
 }
 
-/// Why a round yields no appraisal.
-enum Stop {
-    NotGenuine(Findings),
-    /// The EK's chain no longer holds: our trust directory's doing, not the evidence's. Nothing is recorded, and the host lapses.
-    Endorsement(Findings),
-    Resend(Resend),
-}
-
-fn verify(
-    host: &Enrolled,
-    evidence: Evidence,
-    judge: &hostmark_attest::appraisal::Judge,
-    trust: &Arc<crate::trust::Trust>,
-    kept: Option<&RoundState>,
-    at: time::OffsetDateTime,
-) -> Result<(GenuineEvidence, Endorsed), Stop> {
-    let row = host.row();
-    let ek = verify_ek(host.ek(), row.ek_certificate.as_deref(), &row.ek_intermediates, &trust.ek, at)
-        .map_err(Stop::Endorsement)?;
-    let expect = RoundExpectation {
-        ak: host.ak(),
-        ek_name: host.ek().name(),
-        tag_signers: &trust.signers,
-        tag_serial: Some(row.tag_serial).filter(|serial| *serial > 0),
-        now: at,
-        nonce: evidence.unanchored().nonce,
-        selection: judge.policy().selection(),
-        last: kept.map_or(Last::FirstRound, |kept| Last::Round(kept.counters())),
-    };
-    let genuine = GenuineEvidence::verify(evidence, &expect).map_err(Stop::NotGenuine)?;
-    Ok((genuine, Endorsed { class: ek.class(), findings: ek.advice().clone() }))
+/// Keeps the evidence of a round that changes the host's verdict. What cannot be kept is logged: the verdict counts all the same.
+fn keep_if_changed(
+    state: &AppState,
+    now: &Now,
+    record: &RoundRecord,
+    body: &[u8],
+    known: &Known<'_>,
+    judge: &Judge,
+) -> Option<PathBuf> {
+    let before =
+        state.standings.host(&record.host).and_then(|(standing, _)| standing.last.as_ref().map(|last| last.disproven));
+    if before == Some(record.disproven) {
+        return None;
+    }
+    let findings = if record.result.is_some() { Vec::new() } else { record.findings.clone() };
+    let recorded = Recorded { disproven: record.disproven, result: record.result.clone(), findings };
+    let kept =
+        keep(body, known, judge, recorded, &state.keys.results).map_err(std::io::Error::other).and_then(|bytes| {
+            KeptRounds::below(&state.config.state_dir).keep(&record.host, now.unix_ms, &record.nonce.0, &bytes)
+        });
+    kept.inspect_err(
+        |error| tracing::error!(host = record.host, %error, "the evidence of a changed verdict is not kept"),
+    )
+    .ok()
 }
 
 /// Asks for whole logs. The nonce is used up; trust neither ends nor grows.

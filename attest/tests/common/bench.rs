@@ -78,7 +78,7 @@ fn recorded(file: &str) -> Vec<u8> {
 }
 
 pub struct Host {
-    tpm: SoftwareTpm,
+    pub tpm: SoftwareTpm,
     boot_log: Vec<u8>,
     list: Vec<u8>,
     host_log: Vec<u8>,
@@ -178,7 +178,8 @@ impl Host {
         }
     }
 
-    fn evidence(&self, judge: &Judge, nonce: Nonce) -> Evidence {
+    /// What hostd sends for this nonce.
+    pub fn evidence(&self, judge: &Judge, nonce: Nonce) -> Evidence {
         let selection = judge.policy().selection();
         let unanchored = Unanchored {
             nonce,

@@ -28,6 +28,7 @@ mod token;
 mod toml_diff;
 mod tree;
 mod verify;
+mod verify_evidence;
 mod when;
 
 use std::process::ExitCode;

@@ -18,6 +18,7 @@ use time::OffsetDateTime;
 use super::answer::Answer;
 use super::failure::Failure;
 use super::show::{Mood, Style, facts, tier};
+use super::verify_evidence::Evidence;
 use super::{Outcome, input, jwks, when};
 
 /// `hostmark verify …`
@@ -43,6 +44,9 @@ pub(super) enum Verify {
         #[arg(long, value_name = "POOL")]
         pool: Option<String>,
     },
+    /// A round that the verifier kept (state directory, evidence/HOST/): its signature, and that the same evidence comes to the
+    /// recorded result under these policies.
+    Evidence(Evidence),
     /// An Attestation Result (EAR) of one host.
     Result {
         /// The result, or a file that holds it; `-` is standard input.
@@ -101,6 +105,7 @@ impl Verify {
     pub(super) fn run(self, style: Style) -> Outcome {
         match self {
             Self::Quote(files) => quote(&files, style),
+            Self::Evidence(command) => command.run(style),
             Self::Permit { permit: token, keys, at, node, pool } => {
                 let at = at.map_or_else(when::now, Ok)?;
                 permit(&token, &keys, at, node.as_deref(), pool.as_deref(), style)
@@ -162,7 +167,7 @@ impl TokenVerdict<'_> {
     }
 }
 
-const fn outcome(good: bool) -> Verdict {
+pub(super) const fn outcome(good: bool) -> Verdict {
     if good { Verdict::Verified } else { Verdict::Refused }
 }
 
@@ -238,7 +243,7 @@ fn result(token: &Path, keys: &Path, host: &str, at: OffsetDateTime, style: Styl
     verdict.answer(style, &text)
 }
 
-fn verdict_text(style: Style, good: bool, findings: &Findings) -> String {
+pub(super) fn verdict_text(style: Style, good: bool, findings: &Findings) -> String {
     let word = if good { style.paint(Mood::Good, "verified") } else { style.paint(Mood::Bad, "refused") };
     format!("verdict  {word}\n{}", style.findings(findings.as_slice()))
 }
