@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use hostmark_attest::tier::Submodule;
+use hostmark_attest::wire::HostState;
 use hostmark_tests::guest::{Guest, Image};
 use hostmark_tests::wait::until;
 
@@ -128,15 +130,21 @@ fn ten_minutes_with_containers() {
     let mut life = admitted(&image);
     life.containers_run();
     let (start, first) = (Instant::now(), life.entries());
-    let mut runs = 0;
+    let (mut runs, mut lapsed) = (0, 0);
     while start.elapsed() < Duration::from_secs(60 * MINUTES) {
         run_container(&mut life.guest);
         runs += 1;
-        assert!(life.world.placed(NODE), "{}", life.world.explained(NODE));
+        // A round that an emulated host has no time for is late, and says nothing against it.
+        assert_ne!(life.world.state(NODE), Some(HostState::Disproven), "{}", life.world.explained(NODE));
+        lapsed += u32::from(!life.world.placed(NODE));
         std::thread::sleep(Duration::from_secs(5));
     }
     let last = life.entries();
-    println!("IMA entries: {first} before, {last} after {MINUTES} minutes and {runs} containers");
+    println!(
+        "IMA entries: {first} before, {last} after {MINUTES} minutes and {runs} containers; without a permit {lapsed} times"
+    );
+    life.returns("ten minutes with containers", Instant::now());
+    life.tiers(&[Submodule::Boot, Submodule::Runtime]);
     let on_disk = std::fs::metadata(image.file("disk.img")).unwrap();
     let stored = std::os::unix::fs::MetadataExt::blocks(&on_disk) * 512 / (1 << 20);
     println!("image: {stored} MiB stored of {} MiB", on_disk.len() / (1 << 20));
