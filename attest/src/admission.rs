@@ -448,11 +448,20 @@ engine = "warning"
     }
 
     fn unmet(clearance: &str, maintenance: bool, age_ms: u64, change: impl FnOnce(&mut ResultClaims)) -> Vec<String> {
+        unmet_by(clearance, (maintenance, false), age_ms, change)
+    }
+
+    fn unmet_by(
+        clearance: &str,
+        (maintenance, tag_assigned): (bool, bool),
+        age_ms: u64,
+        change: impl FnOnce(&mut ResultClaims),
+    ) -> Vec<String> {
         let levels = Levels::default();
         let pool = Pool::parse("pool", POOL, &levels).unwrap();
         let policy = AdmissionPolicy::parse("a", POLICY).unwrap();
         let clearance = clearance.parse().unwrap();
-        let host = HostRecord { node: "n", clearance: &clearance, maintenance, tag_assigned: false };
+        let host = HostRecord { node: "n", clearance: &clearance, maintenance, tag_assigned };
         match admit(&pool, &policy, &levels, &host, &result(change), age_ms) {
             Ok(admission) => {
                 let permit = admission.permit(1_000, 999_999, 7);
@@ -492,6 +501,21 @@ engine = "warning"
             c.submods.insert(Submodule::Runtime, runtime);
         };
         assert_eq!(unmet(good, false, 0, other), ["admission.disproven"]);
+    }
+
+    #[test]
+    fn a22_a_tag_that_is_withheld_meets_no_condition() {
+        let withheld = |c: &mut ResultClaims| c.hostmark.tag_label = None;
+        for (assigned, withholds, expect) in
+            [(true, false, &[][..]), (false, true, &[]), (true, true, &["admission.tag-label"])]
+        {
+            let change = |c: &mut ResultClaims| {
+                if withholds {
+                    withheld(c)
+                }
+            };
+            assert_eq!(unmet_by("internal@a", (false, assigned), 0, change), expect, "assigned {assigned}");
+        }
     }
 
     #[test]

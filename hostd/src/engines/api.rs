@@ -27,7 +27,12 @@ pub(crate) const ABSENT: Silence = "there is no such thing";
 
 /// One request, one JSON answer.
 pub(crate) fn get(socket: &Path, path: &str) -> Result<Value, Silence> {
-    let end = Instant::now().checked_add(DEADLINE).ok_or("no clock")?;
+    get_until(socket, path, Instant::now().checked_add(DEADLINE))
+}
+
+/// The same with more patience, or less.
+pub(crate) fn get_until(socket: &Path, path: &str, end: Option<Instant>) -> Result<Value, Silence> {
+    let end = end.ok_or("no clock")?;
     let mut stream = UnixStream::connect(socket).map_err(|_| "nobody listens")?;
     stream.set_write_timeout(Some(DEADLINE)).map_err(|_| "no time limit")?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: docker\r\nAccept: application/json\r\n\r\n")

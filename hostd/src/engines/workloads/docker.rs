@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use hostmark_attest::workload::{CONTAINERS_MAX, Container, EngineWorkloads, LIST_MAX, Mount};
 use serde_json::Value;
@@ -32,6 +33,9 @@ const OTHER_FILE_SYSTEMS: [&str; 15] = [
     "virtiofs",
     "zfs",
 ];
+
+/// How long Docker is waited for in all. It tells nothing of a container that it is just starting, which takes seconds on a crowded machine.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What Docker said of containers, by id.
 #[derive(Debug, Default)]
@@ -73,7 +77,8 @@ impl Known {
 /// Docker's containers, running or not. None when no daemon is there to have any.
 pub(super) fn told(socket: &Path, runs: bool, cache: &mut WorkloadCache) -> Option<EngineWorkloads> {
     let mut workloads = EngineWorkloads::default();
-    let answer = api::get(socket, "/containers/json?all=1");
+    let end = Instant::now().checked_add(PATIENCE);
+    let answer = api::get_until(socket, "/containers/json?all=1", end);
     let listed = match answer.as_ref().map(Value::as_array) {
         Ok(Some(listed)) => listed,
         Ok(None) => {
@@ -97,7 +102,7 @@ pub(super) fn told(socket: &Path, runs: bool, cache: &mut WorkloadCache) -> Opti
             unreadable(&mut workloads, "containers", "one of them has no id");
             continue;
         };
-        let known = match cache.0.get(id).cloned().map_or_else(|| inspect(socket, id), |known| Ok(Some(known))) {
+        let known = match cache.0.get(id).cloned().map_or_else(|| inspect(socket, id, end), |known| Ok(Some(known))) {
             Ok(Some(known)) => known,
             // Gone between two requests.
             Ok(None) => continue,
@@ -121,14 +126,14 @@ pub(super) fn told(socket: &Path, runs: bool, cache: &mut WorkloadCache) -> Opti
 }
 
 /// What one container was made with; None when there is none.
-fn inspect(socket: &Path, id: &str) -> Result<Option<Known>, &'static str> {
-    let inspected = match api::get(socket, &format!("/containers/{id}/json")) {
+fn inspect(socket: &Path, id: &str, end: Option<Instant>) -> Result<Option<Known>, &'static str> {
+    let inspected = match api::get_until(socket, &format!("/containers/{id}/json"), end) {
         Err(api::ABSENT) => return Ok(None),
         answer => answer?,
     };
     let (mut known, volumes) = from_inspected(&inspected);
     for (name, mount) in volumes {
-        let sources = match volume(socket, &name) {
+        let sources = match volume(socket, &name, end) {
             Ok(sources) => sources,
             Err(why) => {
                 known.problems.insert(format!("volume {name}"), why);
@@ -144,12 +149,12 @@ fn inspect(socket: &Path, id: &str) -> Result<Option<Known>, &'static str> {
 }
 
 /// The host's paths that a volume of the driver `local` shows under another name.
-fn volume(socket: &Path, name: &str) -> Result<Vec<String>, &'static str> {
+fn volume(socket: &Path, name: &str, end: Option<Instant>) -> Result<Vec<String>, &'static str> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
     if name.is_empty() || !name.bytes().all(plain) {
         return Err("it has no volume's name");
     }
-    match api::get(socket, &format!("/volumes/{name}")) {
+    match api::get_until(socket, &format!("/volumes/{name}"), end) {
         // Removed by force: Docker makes a new one without options when the container starts.
         Err(api::ABSENT) => Ok(Vec::new()),
         answer => shown(&answer?),
