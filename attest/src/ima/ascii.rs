@@ -3,6 +3,8 @@
 //! Linux `ima_template_lib.c` (`ima_show_template_field_data`): one line per entry, `PCR digest template fields…`. A line break inside a path
 //! cannot be told from a new entry: such a list is malformed here, and the binary form must be sent.
 
+use std::io::BufRead as _;
+
 use super::parse::{ENTRIES_MAX, PATH_MAX, over};
 use crate::bytes::{ParseError, Problem};
 
@@ -28,13 +30,23 @@ impl<'a> Line<'a> {
     }
 }
 
+/// What stands before the next line end. The standard library looks for it many bytes at a time.
+fn first_line(mut rest: &[u8]) -> &[u8] {
+    let whole = rest;
+    // Reading from a slice cannot fail.
+    let taken = rest.skip_until(b'\n').unwrap_or(whole.len());
+    let line = whole.get(..taken).unwrap_or(whole);
+    line.strip_suffix(b"\n").unwrap_or(line)
+}
+
 /// The list in binary form, with the width of its template digests.
 pub(super) fn to_binary(list: &[u8]) -> Result<(Vec<u8>, usize), ParseError> {
     let mut out = Vec::with_capacity(list.len());
     let mut width = None;
     let mut at = 0usize;
     let mut count = 0u64;
-    for line in list.split(|byte| *byte == b'\n') {
+    while at < list.len() {
+        let line = first_line(list.get(at..).unwrap_or_default());
         if !line.is_empty() {
             count = count.saturating_add(1);
             if count > ENTRIES_MAX {
@@ -62,28 +74,27 @@ fn one(mut line: Line<'_>, width: &mut Option<usize>, out: &mut Vec<u8>) -> Resu
     out.extend_from_slice(&pcr.to_le_bytes());
 
     let at = line.at;
-    let listed = unhex(line.word("a template digest and a space must follow the PCR")?, at, "template digest")?;
-    let known = matches!(listed.len(), 20 | 32 | 48 | 64);
-    if !known || width.is_some_and(|width| width != listed.len()) {
+    let listed = line.word("a template digest and a space must follow the PCR")?;
+    unhex(listed, at, "template digest", out)?;
+    let listed = listed.len() / 2;
+    if !matches!(listed, 20 | 32 | 48 | 64) || width.is_some_and(|width| width != listed) {
         return Err(ParseError { at, problem: Problem::Malformed { what: "width of the template digest" } });
     }
-    *width = Some(listed.len());
-    out.extend_from_slice(&listed);
+    *width = Some(listed);
 
     let at = line.at;
     let name = line.word("a template name and a space must follow the template digest")?;
     put(out, name);
     if name == b"ima" {
         let at = line.at;
-        let digest = unhex(line.word("a file digest and a space must follow the template name")?, at, "file digest")?;
-        if digest.len() != 20 {
+        let digest = line.word("a file digest and a space must follow the template name")?;
+        if digest.len() != 40 {
             return Err(ParseError { at, problem: Problem::Malformed { what: "width of the legacy file digest" } });
         }
-        out.extend_from_slice(&digest);
+        unhex(digest, at, "file digest", out)?;
         put(out, line.rest);
         return Ok(());
     }
-    let mut data = Vec::with_capacity(line.rest.len());
     let format = match name {
         b"ima-modsig" => MODSIG,
         b"evm-sig" => EVM_SIG,
@@ -95,20 +106,28 @@ fn one(mut line: Line<'_>, width: &mut Option<usize>, out: &mut Vec<u8>) -> Resu
             let what = "the ascii form of this template cannot be replayed: send the binary list";
             return Err(ParseError { at, problem: Problem::Malformed { what } });
         };
-        by_format(&mut line, &ids, &mut data)?;
-        put(out, &data);
-        return Ok(());
+        return sized(out, |out| by_format(&mut line, &ids, out));
     }
-    digest_field(&mut line, &mut data)?;
-    match name {
-        b"ima-sig" | b"d-ng|n-ng|sig" | b"ima-sigv2" | b"d-ngv2|n-ng|sig" | b"ima-buf" | b"d-ng|n-ng|buf" => {
-            let (path, third) = path_and_third(line.rest);
-            path_field(&line, path, &mut data)?;
-            put(&mut data, &third);
+    sized(out, |out| {
+        digest_field(&mut line, out)?;
+        match name {
+            b"ima-sig" | b"d-ng|n-ng|sig" | b"ima-sigv2" | b"d-ngv2|n-ng|sig" | b"ima-buf" | b"d-ng|n-ng|buf" => {
+                path_and_third(&line, out)
+            }
+            _ => path_field(&line, line.rest, out),
         }
-        _ => path_field(&line, line.rest, &mut data)?,
+    })
+}
+
+/// Writes a length and what `write` appends. A failure leaves garbage behind, and ends the list.
+fn sized(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> Result<(), ParseError>) -> Result<(), ParseError> {
+    let start = out.len();
+    out.extend_from_slice(&[0; 4]);
+    write(out)?;
+    let length = out.len().saturating_sub(start).saturating_sub(4);
+    if let Some(place) = out.get_mut(start..).and_then(|rest| rest.first_chunk_mut::<4>()) {
+        *place = u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes();
     }
-    put(out, &data);
     Ok(())
 }
 
@@ -170,7 +189,7 @@ fn shown_field(line: &Line<'_>, id: &str, word: &[u8], data: &mut Vec<u8>) -> Re
             put(data, &mode.ok_or_else(|| line.error("a mode is a number"))?.to_le_bytes());
         }
         "xattrnames" => path_field(line, word, data)?,
-        _ => put(data, &unhex(word, line.at, "field")?),
+        _ => sized(data, |data| unhex(word, line.at, "field", data))?,
     }
     Ok(())
 }
@@ -189,22 +208,27 @@ fn shown_digest(word: &[u8], at: usize, data: &mut Vec<u8>) -> Result<(), ParseE
         .ok_or(ParseError { at, problem: Problem::Malformed { what: "a file digest is alg:hex" } })?;
     let (alg, digest) = word.split_at(colon);
     let digest_at = at.saturating_add(colon).saturating_add(1);
-    let mut field = alg.to_vec();
-    field.extend_from_slice(b":\0");
-    field.extend(unhex(digest.get(1..).unwrap_or_default(), digest_at, "file digest")?);
-    put(data, &field);
-    Ok(())
+    sized(data, |data| {
+        data.extend_from_slice(alg);
+        data.extend_from_slice(b":\0");
+        unhex(digest.get(1..).unwrap_or_default(), digest_at, "file digest", data)
+    })
 }
 
 /// A path and the hex field behind its last space. The kernel writes that space even before an empty field, tools strip it: a last word that is
 /// not hex belongs to the path. A wrong guess changes the template data, which then does not replay.
-fn path_and_third(rest: &[u8]) -> (&[u8], Vec<u8>) {
-    let Some(space) = rest.iter().rposition(|byte| *byte == b' ') else { return (rest, Vec::new()) };
-    let (path, third) = rest.split_at(space);
-    match hex::decode(third.get(1..).unwrap_or_default()) {
-        Ok(third) => (path, third),
-        Err(_) => (rest, Vec::new()),
+fn path_and_third(line: &Line<'_>, data: &mut Vec<u8>) -> Result<(), ParseError> {
+    if let Some(space) = line.rest.iter().rposition(|byte| *byte == b' ') {
+        let (start, (path, third)) = (data.len(), line.rest.split_at(space));
+        path_field(line, path, data)?;
+        if sized(data, |data| unhex(third.get(1..).unwrap_or_default(), line.at, "field", data)).is_ok() {
+            return Ok(());
+        }
+        data.truncate(start);
     }
+    path_field(line, line.rest, data)?;
+    put(data, &[]);
+    Ok(())
 }
 
 fn path_field(line: &Line<'_>, path: &[u8], data: &mut Vec<u8>) -> Result<(), ParseError> {
@@ -212,10 +236,11 @@ fn path_field(line: &Line<'_>, path: &[u8], data: &mut Vec<u8>) -> Result<(), Pa
         let found = u64::try_from(path.len()).unwrap_or(u64::MAX);
         return Err(over(line.at, "length of a path", found, 4096));
     }
-    let mut field = path.to_vec();
-    field.push(0);
-    put(data, &field);
-    Ok(())
+    sized(data, |data| {
+        data.extend_from_slice(path);
+        data.push(0);
+        Ok(())
+    })
 }
 
 /// A length and the bytes. Every length here is below the list's limit.
@@ -224,12 +249,34 @@ fn put(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-fn unhex(text: &[u8], at: usize, what: &'static str) -> Result<Vec<u8>, ParseError> {
-    hex::decode(text).map_err(|error| {
-        let at = match error {
-            hex::FromHexError::InvalidHexCharacter { index, .. } => at.saturating_add(index),
-            _ => at,
-        };
-        ParseError { at, problem: Problem::Malformed { what } }
-    })
+/// What each character stands for; 0xff where it is no hexadecimal digit.
+#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "evaluated when it is compiled")]
+const NIBBLES: [u8; 256] = {
+    let mut table = [0xff; 256];
+    let mut digit = 0u8;
+    while digit < 16 {
+        let character = if digit < 10 { b'0' + digit } else { b'a' + (digit - 10) };
+        table[character as usize] = digit;
+        table[character.to_ascii_uppercase() as usize] = digit;
+        digit += 1;
+    }
+    table
+};
+
+/// Appends what hexadecimal text stands for: most of an ascii list is such text.
+fn unhex(text: &[u8], at: usize, what: &'static str, out: &mut Vec<u8>) -> Result<(), ParseError> {
+    let nibble = |character: u8| NIBBLES.get(usize::from(character)).copied().unwrap_or(0xff);
+    let (pairs, odd) = text.as_chunks::<2>();
+    let mut bad = u8::from(!odd.is_empty()).wrapping_neg();
+    out.extend(pairs.iter().map(|[high, low]| {
+        let (high, low) = (nibble(*high), nibble(*low));
+        bad |= high | low;
+        high << 4 | low
+    }));
+    // Digits are below 16, whatever is none has the upper bits set.
+    if bad < 16 {
+        return Ok(());
+    }
+    let first = text.iter().position(|character| nibble(*character) > 15).unwrap_or_default();
+    Err(ParseError { at: at.saturating_add(first), problem: Problem::Malformed { what } })
 }

@@ -269,6 +269,12 @@ fn third_field<'a>(file: FileMeasurement<'a>, third: &'a [u8]) -> (Shape, Option
 
 /// `d-ng`: `alg:\0digest`; `d-ngv2`: `type:alg:\0digest`.
 pub(super) fn digest_ng(field: &[u8]) -> Option<(&str, DigestOf, &[u8])> {
+    // What nearly every entry has.
+    for (start, of) in [(b"sha256:\0".as_slice(), DigestOf::Unsaid), (b"ima:sha256:\0", DigestOf::File)] {
+        if let Some(digest) = field.strip_prefix(start).filter(|digest| digest.len() == HashAlg::Sha256.size()) {
+            return Some(("sha256", of, digest));
+        }
+    }
     let end = field.iter().position(|byte| *byte == 0)?;
     let head = std::str::from_utf8(field.get(..end)?).ok()?.strip_suffix(':')?;
     let (of, alg) = match head.split_once(':') {

@@ -25,6 +25,7 @@ fn main() {
     pure::hashing(&mut table);
     pure::quote(&mut table);
     pure::ima(&mut table);
+    pure::ima_with_references(&mut table);
     pure::boot_log(&mut table);
     let site = service::Site::start();
     pure::appraisal(&mut table, &site.hosts[0], &site.ca);

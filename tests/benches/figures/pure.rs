@@ -1,6 +1,6 @@
 //! Figures of the pure library: one thread, no network, no store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::hint::black_box;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, KeyPair as _, ParsedPublicKey, UnparsedPublicKey};
 use hostmark_attest::appraisal::{Appraisal, Endorsed, Judge, appraise};
-use hostmark_attest::boot_log::BootLog;
+use hostmark_attest::boot_log::{BootLog, BootQuirks};
 use hostmark_attest::digest::{Digest, HashAlg, sha256};
 use hostmark_attest::evidence::Evidence;
 use hostmark_attest::finding::Findings;
@@ -114,6 +114,48 @@ fn made_list() -> Vec<u8> {
     list
 }
 
+/// The same list as `ascii_runtime_measurements` shows it.
+fn as_ascii(list: &[u8]) -> Vec<u8> {
+    let log = ImaLog::parse_as(list, ImaFormat::Binary).unwrap();
+    let line = |entry: hostmark_attest::ima::Entry<'_>| {
+        let file = entry.measurement().unwrap();
+        let (listed, digest) = (hex::encode(entry.listed_digest()), hex::encode(file.digest));
+        let signature = hex::encode(file.signature.unwrap_or_default());
+        format!("10 {listed} {} {}:{digest} {} {signature}\n", entry.template(), file.alg, file.path_lossy())
+            .into_bytes()
+    };
+    log.entries().flat_map(line).collect()
+}
+
+/// A made list in both forms, from its bytes to every file looked up in references of 100,000 digests.
+pub fn ima_with_references(table: &mut Table) {
+    let binary = made_list();
+    let ascii = as_ascii(&binary);
+    let known: HashSet<Digest> =
+        (0..ENTRIES).map(|number| Digest::new(BANK, &sha256(&[&number.to_be_bytes()])).unwrap()).collect();
+    for (name, list) in [("binary", binary), ("ascii", ascii)] {
+        let log = ImaLog::parse(&list).unwrap();
+        let pcr10 = log
+            .entries()
+            .fold(Digest::zero(BANK), |pcr, entry| pcr.extend(&entry.template_digest(BANK).unwrap()).unwrap());
+        let quoted = BTreeMap::from([(BANK, pcr10)]);
+        let part = list.len() / usize::try_from(ENTRIES).unwrap();
+        let entries: Vec<&[u8]> = list.chunks(part).collect();
+        let ours = || {
+            let log = ImaLog::parse(&list).unwrap();
+            let prefix = replay_prefix(&log, &ImaPosition::default(), &quoted, ImaQuirks::default()).unwrap();
+            let digests = prefix.entries().filter_map(|entry| entry.measurement()?.file_digest());
+            digests.filter(|digest| known.contains(digest)).count()
+        };
+        assert_eq!(ours(), usize::try_from(ENTRIES).unwrap());
+        let twice = || entries.iter().map(|entry| (sha256(&[entry]), sha256(&[entry]))).fold(0, fold);
+        let (figure, floor) = turns(ours, twice);
+        let count = f64::from(ENTRIES);
+        let what = format!("IMA entry ({name}), looked up in 100,000 references");
+        table.times(&what, figure / count, "two SHA-256 of its bytes", floor / count);
+    }
+}
+
 /// Parse and replay of an IMA list, per entry.
 pub fn ima(table: &mut Table) {
     let recorded = reference_boot().unwrap().ima().unwrap();
@@ -173,6 +215,14 @@ pub fn boot_log(table: &mut Table) {
         };
         let (figure, floor) = turns(whole, hashed);
         table.times("the same with claims, data hashed", figure, "SHA-256 of each event's data", floor);
+        let quoted = parsed.replay_bank(BANK);
+        let proven = || {
+            let log = BootLog::parse(&bytes).unwrap();
+            let (replayed, _) = log.explain_quoted(BANK, &quoted, quoted.keys().copied(), BootQuirks::default());
+            replayed.claims()
+        };
+        let (figure, floor) = turns(proven, || sha256(&[&bytes]));
+        table.times("parse, held against the quote, claims", figure, "SHA-256 of the log's bytes", floor);
     }
 }
 
