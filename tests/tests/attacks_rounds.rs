@@ -18,7 +18,7 @@ use hostmark_tests::attester::{Attester, Draft};
 use hostmark_tests::client::Answer;
 use hostmark_tests::forge::{AttestBuilder, SoftwareKey, tpm2b};
 use hostmark_tests::lab::{POLICY_NAME, shipped};
-use hostmark_tests::scene::{Scene, errors, refusal};
+use hostmark_tests::scene::{Scene, errors, owned, refusal};
 use hostmark_verifier::api::views::PublishFile;
 
 const BANK: HashAlg = HashAlg::Sha256;
@@ -97,6 +97,22 @@ fn a3_the_service_takes_a_nonce_once_from_its_host_in_its_time() {
     // The old quote under a fresh nonce.
     let old = host.sign(host.draft(&host.challenge())).quote;
     scene.round_refused(&host, "old quote", &["quote.nonce"], |_| (), |evidence| evidence.quote = old);
+}
+
+#[test]
+fn a3_evidence_for_another_policy_is_asked_for_again() {
+    let scene = Scene::start("");
+    let host = scene.enrolled("node-1");
+    scene.trusted(&host);
+    let before = scene.standing(&host).result;
+    let evidence = host.sign(host.draft(&host.challenge())).encode();
+    let newer = shipped("appraisal", POLICY_NAME).unwrap().replace("version = 1\n", "version = 2\n");
+    scene.lab.publish_policy(POLICY_NAME, &newer).unwrap();
+    let outcome: RoundOutcome = host.send(evidence.clone()).read().unwrap();
+    assert_eq!((outcome.resend, errors(&outcome.findings)), (true, owned(&["round.outdated"])));
+    assert_eq!((outcome.result.is_none(), &scene.standing(&host).result), (true, &before), "nothing is renewed");
+    assert_eq!(refusal(&host.send(evidence)), ["nonce.used"]);
+    scene.trusted(&host);
 }
 
 #[test]

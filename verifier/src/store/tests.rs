@@ -283,6 +283,40 @@ fn a22_a_tag_is_held_against_the_ek_that_the_host_has_when_it_is_recorded() {
 }
 
 #[test]
+fn a27_of_two_rounds_in_flight_one_counts() {
+    let desk = Desk::new();
+    desk.token("t", "node-1", |_| {});
+    let (host, _) = desk.activate(&desk.begin(0, 0, Some("t")), 1).unwrap().unwrap();
+    let round = |kept: Option<&[u8]>, sealed: &[u8]| {
+        let life = Duration::from_secs(60);
+        let issued = desk.store.issue_nonce(&at(2), &host.id, Purpose::Round, life, "").unwrap();
+        let record = RoundRecord {
+            host: host.id.clone(),
+            generation: desk.store.enrolled(&host.id).unwrap().row().generation,
+            nonce: issued.nonce,
+            disproven: false,
+            result: None,
+            findings: Vec::new(),
+            kept: kept.map(<[u8]>::to_vec),
+            sealed: Some(sealed.to_vec()),
+            ak_name: Vec::new(),
+            policy: ("p".to_owned(), 1),
+            tag_serial: None,
+        };
+        let outcome = desk.store.record_round(&at(3), &record, || false);
+        outcome.map_or_else(|refusal| refusal.id().to_owned(), |()| "recorded".to_owned())
+    };
+    // Each by what the one before left.
+    assert_eq!((round(None, b"one").as_str(), round(Some(b"one"), b"two").as_str()), ("recorded", "recorded"));
+    // Judged by what was there before the other was recorded.
+    for late in [None, Some(b"one".as_slice())] {
+        assert_eq!(round(late, b"three"), "round.overtaken");
+    }
+    assert_eq!(desk.store.host_state(&host.id).unwrap().as_deref(), Some(b"two".as_slice()));
+    assert_eq!(round(Some(b"two"), b"three"), "recorded");
+}
+
+#[test]
 fn d14_a_node_name_belongs_to_one_host() {
     let desk = Desk::new();
     desk.token("one", "node-1", |_| {});
