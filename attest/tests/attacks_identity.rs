@@ -320,6 +320,36 @@ fn a26_a_revoked_ek_is_refused_whatever_the_age_of_the_list() {
     assert_eq!(refusals(judge(&[impostor.revoke(&[], fresh)])), ["ek.crl"]);
     // Another CA's list says nothing of this certificate.
     judge(&[Ca::new("Other", "Root").revoke(&[SERIAL], fresh)]).unwrap();
+
+    // A root that stands in two classes, with the list in the lower one alone.
+    let in_two = |lists: &[Vec<u8>]| {
+        let mut bundle = bundle(TpmClass::Hardware, &ca);
+        bundle.add(TpmClass::Virtual, ca.certificate.der()).unwrap();
+        lists.iter().for_each(|list| bundle.add(TpmClass::Virtual, list).unwrap());
+        verify_ek(&public, Some(&certificate), &[], &bundle, NOW)
+    };
+    assert_eq!(in_two(&[]).unwrap().class(), TpmClass::Virtual);
+    assert_eq!(refusals(in_two(&[ca.revoke(&[SERIAL], fresh)])), ["ek.revoked"]);
+}
+
+#[test]
+fn a9_without_extended_key_usage_only_a_cloud_makes_eks() {
+    let ca = Ca::new("Cloud", "Root");
+    let key = KeyPair::generate().unwrap();
+    let public = ek_p256(&key, EK_ATTRIBUTES);
+    let certificate = ca.issue(&key, |params| {
+        params.extended_key_usages.clear();
+        params.key_usages = vec![rcgen::KeyUsagePurpose::KeyAgreement];
+    });
+    for (class, good) in [(TpmClass::Virtual, true), (TpmClass::Hardware, false), (TpmClass::Firmware, false)] {
+        let mut bundle = bundle(class, &ca);
+        bundle.tolerate("no-eku").unwrap();
+        let judged = verify_ek(&public, Some(&certificate), &[], &bundle, NOW);
+        match good {
+            true => assert!(judged.unwrap().advice().has("ek.quirk.no-eku"), "{class:?}"),
+            false => assert_eq!(refusals(judged), ["ek.usage"], "{class:?}"),
+        }
+    }
 }
 
 #[test]
@@ -347,6 +377,35 @@ fn a26_a_revoked_intermediate_is_refused_though_it_is_trusted_as_it_stands() {
         assert_eq!(honest.advice().has("ek.quirk.critical-policies"), critical);
         assert_eq!(refusals(judge(critical, &[ca.revoke(&[SERIAL], NOW)])), ["ek.revoked"], "critical: {critical}");
     }
+}
+
+#[test]
+fn a26_what_stands_above_an_intermediate_that_is_trusted_as_it_stands_may_be_revoked_too() {
+    let ca = Ca::new("Maker", "Root");
+    let (upper, lower, key) =
+        (KeyPair::generate().unwrap(), KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let public = ek_p256(&key, EK_ATTRIBUTES);
+    let mut over = Ca::new("Maker", "Upper").params;
+    over.serial_number = Some(SERIAL.into());
+    let over_certificate = over.signed_by(&upper, &rcgen::Issuer::from_params(&ca.params, &ca.key)).unwrap();
+    let mut under = Ca::new("Maker", "Lower").params;
+    let mut policies =
+        rcgen::CustomExtension::from_oid_content(&[2, 5, 29, 32], vec![0x30, 8, 0x30, 6, 6, 4, 0x55, 0x1d, 0x20, 0]);
+    policies.set_criticality(true);
+    under.custom_extensions.push(policies);
+    let under_certificate = under.signed_by(&lower, &rcgen::Issuer::from_params(&over, &upper)).unwrap();
+    let leaf = ek_certificate().signed_by(&key, &rcgen::Issuer::from_params(&under, &lower)).unwrap();
+    let judge = |serial: u64| {
+        let mut bundle = bundle(TpmClass::Hardware, &ca);
+        bundle.tolerate("critical-policies").unwrap();
+        for file in [over_certificate.der(), under_certificate.der()] {
+            bundle.add(TpmClass::Hardware, file).unwrap();
+        }
+        bundle.add(TpmClass::Hardware, &ca.revoke(&[serial], NOW)).unwrap();
+        verify_ek(&public, Some(leaf.der()), &[], &bundle, NOW)
+    };
+    judge(SERIAL + 1).unwrap();
+    assert_eq!(refusals(judge(SERIAL)), ["ek.revoked"]);
 }
 
 // ---- TLS key ----

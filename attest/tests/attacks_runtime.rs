@@ -65,7 +65,7 @@ fn honest() -> (String, Tier) {
 #[test]
 fn b17_memory_modules_firmware_and_kexec_are_told_by_their_kind() {
     let known = "runc 1";
-    let rows: [(&str, &str, &[&str]); 14] = [
+    let rows: [(&str, &str, &[&str]); 15] = [
         ("memfd:payload", "evil", &["ima.unknown-file", "ima.memory-execution"]),
         ("/memfd:payload (deleted)", "evil", &["ima.unknown-file", "ima.memory-execution"]),
         ("/dev/shm/payload", "evil", &["ima.unknown-file", "ima.memory-execution"]),
@@ -76,6 +76,8 @@ fn b17_memory_modules_firmware_and_kexec_are_told_by_their_kind() {
         ("/root/vmlinuz", "evil", &["ima.unknown-file", "ima.kexec-image"]),
         ("kexec-cmdline", "console=ttyS0", &["ima.unknown-file", "ima.kexec"]),
         ("kexec-cmdline", known, &["ima.kexec"]),
+        // A buffer that begins as a signature does.
+        ("kexec-cmdline", "\u{3}console=ttyS0", &["ima.unknown-file", "ima.kexec"]),
         // The digest decides, wherever a known file lies: runc starts itself again from a copy in memory.
         ("memfd:runc_cloned:/proc/self/exe", known, &[]),
         ("/dev/shm/runc", known, &[]),

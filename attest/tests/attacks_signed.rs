@@ -26,7 +26,7 @@ use hostmark_attest::ima::{DigestOf, FileMeasurement};
 use hostmark_attest::manifest::EngineManifest;
 use hostmark_attest::policy::{AppraisalPolicy, PolicyError};
 use hostmark_attest::tier::{Submodule, Tier};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose};
 
 /// Keys made for this test with OpenSSL; their private halves are gone.
 const RSA: &str = "-----BEGIN PUBLIC KEY-----\nMIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEA66ZrwkPtwubXf1Sazxki\nxRSONdkJvZ5pIzDsXXgAMhvJ5/ri098BooWpJSjD012Gvi9gwrrv0uOK5NUwPyuu\nsMqx3iSkfIC95Ta0nl1m0llVZBPdjah7qEhLzKyvODIg1K7cY+eNtBW+hUND2we0\nsQ/TryOsHQJ5mYNP/XSsC82UQOyGmALUssqQa8DZB4DWCZd0Y4ahY+9YtavWhgPE\nyfc2h4jVKdfOvl544KTfGrGmdwWEdiHFRmlmqI0leogJTp5G2RsMBi7a/jaLejmy\nZuiEEAfXtKfk8rCcvQwmadoAfQmrFQByLogvOgiUFmE2uV0hEOGUqCJzDaTdS61u\nlQIDAQAB\n-----END PUBLIC KEY-----\n";
@@ -105,8 +105,15 @@ impl Issuer {
 
     /// A signer of files, and its certificate.
     fn signer(&self) -> (Signer, Vec<u8>) {
+        self.signer_with(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning])
+    }
+
+    /// A key whose certificate says something else of it.
+    fn signer_with(&self, change: impl FnOnce(&mut CertificateParams)) -> (Signer, Vec<u8>) {
         let key = rcgen::KeyPair::generate().unwrap();
-        let params = CertificateParams::new(["ima".to_owned()]).unwrap();
+        let mut params = CertificateParams::new(["ima".to_owned()]).unwrap();
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        change(&mut params);
         let certificate = params.signed_by(&key, &self.0).unwrap();
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, key.serialized_der()).unwrap();
         (Signer { pair, pem: key.public_key_pem() }, certificate.der().to_vec())
@@ -168,6 +175,32 @@ fn b8_a_signed_file_is_known_and_only_by_keys_that_the_policy_names() {
         let mut host = Host::boot(&manifest());
         host.measure(&list);
         assert_eq!(runtime(&host.round(&judge_of("")).unwrap()), unknown, "{what}");
+    }
+}
+
+#[test]
+fn b8_a_measured_key_of_a_named_issuer_signs_only_if_it_is_for_code() {
+    let issuer = Issuer::new("ca");
+    let judge = judge_of(&format!("[ima.keyrings]\n\".ima\" = [\"\"\"{}\"\"\"]\n", issuer.pem()));
+    type Change = fn(&mut CertificateParams);
+    let rows: [(&str, bool, Change); 6] = [
+        ("for code", true, |params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning]),
+        ("for signatures", true, |_| {}),
+        ("a TLS client's", false, |params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]),
+        ("for agreement", false, |params| params.key_usages = vec![KeyUsagePurpose::KeyAgreement]),
+        ("for nothing it says", false, |params| params.key_usages.clear()),
+        ("a CA's", false, |params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)),
+    ];
+    for (what, good, change) in rows {
+        let (signer, certificate) = issuer.signer_with(change);
+        let mut host = Host::boot(&manifest());
+        host.measure(&template::key(".ima", &certificate));
+        host.measure(&template::signed("/usr/bin/new", b"new", &signer.sign(b"new")));
+        let expect = match good {
+            true => (vec![], Tier::Affirming),
+            false => (vec!["ima.unknown-key", "ima.unknown-file"], Tier::Contraindicated),
+        };
+        assert_eq!(runtime(&host.round(&judge).unwrap()), expect, "{what}");
     }
 }
 

@@ -111,6 +111,11 @@ pub(super) fn check_chain(
             }
             // "Unknown issuer" says the least: keep what another class's roots said.
             Err(Error::UnknownIssuer) => {}
+            // A revoked one stays so, whatever a higher class's directory lacks.
+            Err(Error::CertRevoked) => {
+                outcome = Err(Error::CertRevoked);
+                break;
+            }
             Err(error) => outcome = Err(error),
         }
     }

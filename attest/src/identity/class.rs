@@ -358,14 +358,34 @@ impl TrustBundle {
                 above.all.push(&one.der);
                 wanted.push(&one.issuer);
                 if one.critical_policies {
-                    let parsed = x509_parser::parse_x509_certificate(&one.der);
-                    let named = |parsed: &X509Certificate<'_>| self.revocations(class).any(|list| list.names(parsed));
-                    let revoked = parsed.is_ok_and(|(_, parsed)| named(&parsed));
+                    let revoked = self.is_revoked_up_from(one);
                     if revoked { &mut above.revoked } else { &mut above.critical_policies }.push(&one.der);
                 }
             }
         }
         above
+    }
+
+    /// Whether a list of its class names this certificate, or one that may stand above it.
+    fn is_revoked_up_from(&self, one: &Trusted) -> bool {
+        let named = |one: &Trusted| {
+            let parsed = x509_parser::parse_x509_certificate(&one.der);
+            parsed.is_ok_and(|(_, parsed)| self.revocations(one.class).any(|list| list.names(&parsed)))
+        };
+        let mut walked = vec![one];
+        let mut at = 0;
+        while let Some(one) = walked.get(at).copied() {
+            if named(one) {
+                return true;
+            }
+            at = at.saturating_add(1);
+            for over in self.certificates.iter().filter(|over| over.class == one.class && over.subject == one.issuer) {
+                if !walked.iter().any(|known| known.der == over.der) {
+                    walked.push(over);
+                }
+            }
+        }
+        false
     }
 
     /// The lists of revoked certificates of one class.
@@ -380,7 +400,7 @@ pub(super) struct Above<'b> {
     pub(super) all: Vec<&'b CertificateDer<'static>>,
     /// Those that [`CRITICAL_POLICIES`] is about.
     pub(super) critical_policies: Vec<&'b CertificateDer<'static>>,
-    /// Those of them that a list revokes: path validation, which takes them as they stand, does not ask that.
+    /// Those of them that a list revokes, or whose issuers one does: path validation, which takes them as they stand, does not ask.
     pub(super) revoked: Vec<&'b CertificateDer<'static>>,
 }
 

@@ -241,14 +241,15 @@ fn check_certificate(
                 .fix("send the certificate of the EK that the host uses (RSA and ECC EKs have one each)")
         });
     }
-    check_usage(leaf, bundle, findings);
     let deviations = Deviations::of(exact);
     for (seen, quirk) in [(deviations.unsorted_set, UNSORTED_SET), (deviations.explicit_default, EXPLICIT_DEFAULT)] {
         if seen {
             findings.push(quirk_finding(quirk));
         }
     }
-    check_chain(&EK, exact, leaf, intermediates, bundle, now, findings)
+    let class = check_chain(&EK, exact, leaf, intermediates, bundle, now, findings);
+    check_usage(leaf, class, bundle, findings);
+    class
 }
 
 /// The ids of an EK certificate's chain.
@@ -292,7 +293,7 @@ fn tpm_attributes(certificate: &[u8], findings: &mut Findings) -> Option<TpmAttr
 pub(super) const ALTERNATIVE_NAME: &str = "2.5.29.17";
 
 /// The leaf's extended key usage: without it, any certificate of the maker's CA would do.
-fn check_usage(leaf: &X509Certificate<'_>, bundle: &TrustBundle, findings: &mut Findings) {
+fn check_usage(leaf: &X509Certificate<'_>, class: TpmClass, bundle: &TrustBundle, findings: &mut Findings) {
     let extended = leaf.extended_key_usage().ok().flatten();
     let named =
         extended.as_ref().is_some_and(|usage| usage.value.other.iter().any(|oid| oid.as_bytes() == EK_CERTIFICATE));
@@ -300,7 +301,8 @@ fn check_usage(leaf: &X509Certificate<'_>, bundle: &TrustBundle, findings: &mut 
         // Bits 2 (keyEncipherment) and 4 (keyAgreement); no other.
         usage.value.flags & !0b1_0100 == 0 && usage.value.flags != 0
     });
-    let by_quirk = extended.is_none() && encrypts_only && bundle.tolerates(NO_EKU);
+    // Other makers' CAs sign more than EKs: the quirk is a cloud's alone.
+    let by_quirk = extended.is_none() && encrypts_only && class == TpmClass::Virtual && bundle.tolerates(NO_EKU);
     if by_quirk && !named {
         findings.push(quirk_finding(NO_EKU));
     }

@@ -249,21 +249,20 @@ fn read_fields(data: &[u8]) -> Option<(Shape, Option<FileMeasurement<'_>>)> {
 }
 
 /// `ima-sig` and `ima-buf` have the same framing. A signature starts with its type (include/linux/integrity
-/// `evm_ima_xattr_type`), a buffer hashes to the entry's digest.
+/// `evm_ima_xattr_type`), a buffer hashes to the entry's digest; a buffer has no path, and may start with any byte.
 fn third_field<'a>(file: FileMeasurement<'a>, third: &'a [u8]) -> (Shape, Option<FileMeasurement<'a>>) {
+    let is_buffer = || {
+        let hash = file_alg(file.alg).and_then(|alg| alg.hash(&[third]));
+        hash.is_some_and(|hash| hash.as_bytes() == file.digest)
+    };
     match third.first() {
         None => (Shape::Sig, Some(file)),
         // EVM_IMA_XATTR_DIGSIG, EVM_XATTR_PORTABLE_DIGSIG, IMA_VERITY_DIGSIG; and a plain hash (IMA_XATTR_DIGEST_NG).
-        Some(3..=6) => (Shape::Sig, Some(FileMeasurement { signature: Some(third), ..file })),
-        Some(_) => {
-            let hashes = file_alg(file.alg).and_then(|alg| alg.hash(&[third]));
-            match hashes {
-                Some(hash) if hash.as_bytes() == file.digest => {
-                    (Shape::Buf, Some(FileMeasurement { buffer: Some(third), ..file }))
-                }
-                _ => (Shape::Other, None),
-            }
+        Some(3..=6) if file.path.contains(&b'/') || !is_buffer() => {
+            (Shape::Sig, Some(FileMeasurement { signature: Some(third), ..file }))
         }
+        Some(_) if is_buffer() => (Shape::Buf, Some(FileMeasurement { buffer: Some(third), ..file })),
+        Some(_) => (Shape::Other, None),
     }
 }
 

@@ -70,7 +70,8 @@ impl ImaKey {
         if rest.is_empty() { Self::of(&spki) } else { None }
     }
 
-    /// The key of a measured certificate, if one of `issuers` signed it.
+    /// The key of a measured certificate, if one of `issuers` signed it for signing code: an issuer may sign TLS keys too, and root can
+    /// put any certificate into the list.
     #[must_use]
     pub fn issued(der: &[u8], issuers: &[Self]) -> Option<Self> {
         let certificate = parse(der)?;
@@ -87,7 +88,8 @@ impl ImaKey {
                 UnparsedPublicKey::new(algorithm, &issuer.bits).verify(message, signature).is_ok()
             })
         });
-        if violated("ima.key-issuer", !signed) { None } else { Self::from_certificate(&certificate) }
+        let usable = !violated("ima.key-issuer", !signed) && !violated("ima.key-usage", !signs_files(&certificate));
+        if usable { Self::from_certificate(&certificate) } else { None }
     }
 
     fn from_certificate(certificate: &X509Certificate<'_>) -> Option<Self> {
@@ -196,4 +198,13 @@ impl<'de> Deserialize<'de> for KeptKey {
         };
         read().ok_or_else(|| serde::de::Error::custom("not a kept key"))
     }
+}
+/// Whether a certificate is for a key that signs code: digitalSignature, no CA, and codeSigning wherever usage is extended at all
+/// (RFC 5280 4.2.1.3, 4.2.1.9, 4.2.1.12).
+fn signs_files(certificate: &X509Certificate<'_>) -> bool {
+    let usage = certificate.key_usage().ok().flatten();
+    let extended = certificate.extended_key_usage();
+    usage.is_some_and(|usage| usage.value.digital_signature())
+        && !certificate.is_ca()
+        && extended.is_ok_and(|extended| extended.is_none_or(|extended| extended.value.code_signing))
 }

@@ -28,18 +28,16 @@ pub fn inventory(config: &EnginesConfig, manifest: &EngineManifest, cache: &mut 
     let mut engines = BTreeMap::new();
     let runs = |name: &str| manifest.engines.get(name).is_some_and(|engine| !engine.processes.is_empty());
     let enabled = |name: &str| config.enabled.iter().any(|enabled| enabled == name);
+    let tasks = enabled("containerd").then(|| bundles::Tasks::list(&config.root));
     let docker =
         config.socket().filter(|_| enabled("docker")).and_then(|socket| docker::told(&socket, runs("docker"), cache));
-    let told_by_docker = docker.as_ref().is_some_and(|docker| docker.unreadable.is_empty());
+    let containerd = tasks.map(|tasks| tasks.read(docker.as_ref()));
     if let Some(docker) = docker {
         engines.insert("docker".to_owned(), docker);
     }
     let some = |workloads: &EngineWorkloads| !workloads.containers.is_empty() || !workloads.unreadable.is_empty();
-    if enabled("containerd") {
-        let containerd = bundles::tasks(&config.root, told_by_docker);
-        if runs("containerd") || some(&containerd) {
-            engines.insert("containerd".to_owned(), containerd);
-        }
+    if let Some(containerd) = containerd.filter(|containerd| runs("containerd") || some(containerd)) {
+        engines.insert("containerd".to_owned(), containerd);
     }
     let (podman, by_hand) = bundles::by_runc(&config.root);
     for (name, workloads) in [("podman", podman), ("runc", by_hand)] {

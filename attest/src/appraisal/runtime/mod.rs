@@ -37,7 +37,11 @@ pub(super) fn appraise(
 ) -> Result<(Subject, RuntimeSeen), Resend> {
     let mut subject = Subject::default();
     let mut seen = RuntimeSeen::default();
-    let Some(rules) = policy.ima() else { return Ok((subject, seen)) };
+    let Some(rules) = policy.ima() else {
+        // Another policy may ask again, and its list then continues where this one left off.
+        let before = state.filter(|_| logs.same_boot());
+        return Ok((subject, before.map_or(seen, |before| before.runtime().clone())));
+    };
     let Some(prefix) = logs.ima() else {
         subject.findings = logs.ima_findings().clone();
         subject.claim("executables", Tier::Contraindicated, Basis::PcrAnchored);

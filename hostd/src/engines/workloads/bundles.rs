@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hostmark_attest::workload::{CONTAINERS_MAX, Container, EngineWorkloads, LIST_MAX, Mount, rules_by_device};
@@ -31,20 +31,38 @@ const NAMESPACES: [(&str, &str); 5] =
 /// What engines keep read-only.
 const READ_ONLY: &str = "/proc/sys";
 
-/// containerd's tasks, by their bundles. Docker's own are left out when Docker told of them.
-pub(super) fn tasks(root: &Path, told_by_docker: bool) -> EngineWorkloads {
-    let mut workloads = EngineWorkloads::default();
-    for namespace in names(&root.join(TASKS), &mut workloads) {
-        if namespace == "moby" && told_by_docker {
-            continue;
+/// containerd's tasks, as their directories name them.
+#[derive(Debug, Default)]
+pub(super) struct Tasks {
+    /// Namespace, id, bundle.
+    found: Vec<(String, String, PathBuf)>,
+    workloads: EngineWorkloads,
+}
+
+impl Tasks {
+    /// Lists them. To be asked before Docker is: whatever runs by then, Docker knows.
+    pub(super) fn list(root: &Path) -> Self {
+        let mut tasks = Self::default();
+        for namespace in names(&root.join(TASKS), &mut tasks.workloads) {
+            let directory = root.join(TASKS).join(&namespace);
+            for id in names(&directory, &mut tasks.workloads) {
+                let bundle = directory.join(&id);
+                tasks.found.push((namespace.clone(), id, bundle));
+            }
         }
-        let directory = root.join(TASKS).join(&namespace);
-        for id in names(&directory, &mut workloads) {
-            let bundle = directory.join(&id);
-            from_bundle(&format!("{namespace}/{id}"), &bundle, &bundle, &mut workloads);
-        }
+        tasks
     }
-    workloads
+
+    /// What their bundles say. Those that Docker told of are left out, and no other in Docker's namespace.
+    pub(super) fn read(self, docker: Option<&EngineWorkloads>) -> EngineWorkloads {
+        let mut workloads = self.workloads;
+        for (namespace, id, bundle) in self.found {
+            if namespace != "moby" || docker.is_none_or(|docker| !docker.containers.contains_key(&id)) {
+                from_bundle(&format!("{namespace}/{id}"), &bundle, &bundle, &mut workloads);
+            }
+        }
+        workloads
+    }
 }
 
 /// Containers whose state lies where runc puts it when nobody says otherwise: Podman's, and those that were started by hand.
@@ -120,7 +138,11 @@ fn from_specification(id: &str, specification: &Value, problem: &mut dyn FnMut(&
     let mut mounts = BTreeSet::new();
     for mount in get("/mounts") {
         let kind = text(mount, "/type").unwrap_or_default();
-        let options: Vec<&str> = list(mount, "/options").unwrap_or_default().iter().filter_map(Value::as_str).collect();
+        let options = list(mount, "/options").unwrap_or_else(|why| {
+            problem("/mounts/options", why);
+            &[]
+        });
+        let options: Vec<&str> = options.iter().filter_map(Value::as_str).collect();
         let kernel = KERNEL_FILE_SYSTEMS.iter().find(|(name, _)| *name == kind && !OWN_FILE_SYSTEMS.contains(name));
         let paths = reached(kind, text(mount, "/source").unwrap_or_default(), options.iter().copied());
         mounts.extend(paths.into_iter().chain(kernel.map(|(_, place)| (*place).to_owned())).map(|source| {
@@ -276,6 +298,14 @@ mod tests {
         assert!(inventory.engines.values().all(|engine| engine.unreadable.is_empty()), "{inventory:?}");
         let containerd = &inventory.engines["containerd"].containers;
         assert_eq!(containerd.keys().collect::<Vec<_>>(), ["default/plain", "default/wide", "moby/docker"]);
+        // Docker's word covers its own containers alone, not whatever stands in its namespace.
+        let told = |id: &str| EngineWorkloads {
+            containers: BTreeMap::from([(id.to_owned(), Container::default())]),
+            ..EngineWorkloads::default()
+        };
+        for (id, left) in [("docker", 2), ("another", 3)] {
+            assert_eq!(Tasks::list(dir.path()).read(Some(&told(id))).containers.len(), left, "{id}");
+        }
         let (plain, wide) = (&containerd["default/plain"], &containerd["default/wide"]);
         assert!(!plain.privileged && plain.host_namespaces.is_empty() && plain.mounts.is_empty());
         assert!(
