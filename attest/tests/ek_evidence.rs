@@ -61,7 +61,7 @@ const ROWS: [(&str, Expect, &str); 11] = [
     ),
     (
         "go-tpm-tools__google_vtpm_ecc_enc_pca.der",
-        Accepted(TpmClass::Virtual, &["ek.quirk.no-eku", "ek.quirk.explicit-default"]),
+        Accepted(TpmClass::Virtual, &["ek.quirk.explicit-default", "ek.quirk.no-eku"]),
         "",
     ),
     ("salrashid123-tpm2__swtpm_rsa2048.der", Accepted(TpmClass::Simulated, &[]), "id:00001014 swtpm 8228.293"),

@@ -104,6 +104,8 @@ fn a_booted_host() {
     the_prediction_is_the_quote(&mut life);
 
     life.daemon_json_is_edited();
+    // While the host's own has stood unchanged since the boot: a name that was another file's once is no mere ambiguity.
+    life.container_runs_its_own_runc();
     life.runc_is_replaced();
     life.unit_drop_in_is_added();
     life.privileged_container();
@@ -116,7 +118,6 @@ fn a_booted_host() {
     life.hostd_is_stopped();
     life.memory_is_executed();
     life.module_is_loaded();
-    life.container_runs_its_own_runc();
     life.hostd_is_preloaded();
     println!("IMA entries at the end of the first boot: {}", life.entries());
     life.tss_member_extends();
