@@ -10,23 +10,13 @@
     reason = "a test fails by panicking, and reads files"
 )]
 
+mod command;
+
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use serde_json::{Value, json};
 
-/// Exit code, stdout, stderr.
-fn run(arguments: &[&str]) -> (i32, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_hostmark")).args(arguments).output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
-}
-
-fn json_of(code: i32, arguments: &[&str]) -> Value {
-    let (exit, out, err) = run(&[arguments, &["--output", "json"]].concat());
-    assert_eq!(exit, code, "{arguments:?}: {out}{err}");
-    serde_json::from_str(&out).unwrap()
-}
+use command::{json_of, run};
 
 fn recorded(file: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../attest/testdata/recorded").join(file);
