@@ -29,8 +29,8 @@ test: ## Format, lints, dependency rules, fuzz smoke, demo, the host image and e
 vm-test: setup image ## Booted hosts: everything that `make test` does with one, and what takes longer
 	@$(CARGO) nextest run --workspace --locked --profile ci --run-ignored all --no-capture -E 'binary(booted)'
 
-lint: setup ## Format, clippy, licences and dependency rules only
-	@.ci/test fmt clippy deny direction
+lint: setup ## Format, lock files, clippy, licences and dependency rules only
+	@.ci/test fmt locks clippy deny direction
 
 bench: setup-run ## Figures beside their floors, measured in the same run
 	@$(CARGO) build --quiet --locked --profile bench -p hostmark-hostd -p hostmark-verifier -p hostmark-tests --bins
