@@ -279,44 +279,47 @@ fn platform(endorsed: &Endorsed, sources: &[String], genuine: &Findings) -> Subj
     subject
 }
 
-/// The claims that rules can name, with their values where they are known.
-fn facts(logs: &ReplayedLogs<'_>, class: TpmClass) -> BTreeMap<&'static str, String> {
-    let mut facts = BTreeMap::from([("tpm_class", class.to_string())]);
+/// The claims that rules can name, with their values: all of them must be wanted, and none satisfies nothing.
+type Facts = BTreeMap<&'static str, Vec<String>>;
+
+/// The claims of this round.
+fn facts(logs: &ReplayedLogs<'_>, class: TpmClass) -> Facts {
+    let mut facts = Facts::from([("tpm_class", vec![class.to_string()])]);
     if let Some(boot) = logs.boot() {
-        facts.insert("secure_boot", boot.claims.secure_boot.name().to_owned());
-        facts.extend(boot.key_databases.iter().map(|(claim, digest)| (*claim, hex::encode(digest))));
+        facts.insert("secure_boot", vec![boot.claims.secure_boot.name().to_owned()]);
+        facts.extend(boot.key_databases.iter().map(|(claim, digest)| (*claim, vec![hex::encode(digest)])));
+        if let Some(authorities) = &boot.authorities {
+            facts.insert("secure_boot_authorities", authorities.used.iter().map(hex::encode).collect());
+            facts.insert("sbat_level", authorities.sbat_level.iter().cloned().collect());
+        }
         if let Some(line) = &boot.command_line {
-            facts.insert("kernel_command_line", line.clone());
+            facts.insert("kernel_command_line", vec![line.clone()]);
         }
         if let Some(lockdown) = boot.lockdown() {
-            facts.insert("lockdown_boot", lockdown.name().to_owned());
+            facts.insert("lockdown_boot", vec![lockdown.name().to_owned()]);
         }
     }
     let reported = &logs.genuine().unanchored().facts;
     for (claim, fact) in [("lockdown", "lockdown"), ("kernel_release", "kernel")] {
         if let Some(value) = reported.get(fact) {
-            facts.insert(claim, value.clone());
+            facts.insert(claim, vec![value.clone()]);
         }
     }
     facts
 }
 
-fn rules(
-    policy: &AppraisalPolicy,
-    facts: &BTreeMap<&'static str, String>,
-    subjects: &mut BTreeMap<Submodule, Subject>,
-) {
+fn rules(policy: &AppraisalPolicy, facts: &Facts, subjects: &mut BTreeMap<Submodule, Subject>) {
     for rule in policy.rules() {
         let Some(subject) = rule.submodule().and_then(|home| subjects.get_mut(&home)) else { continue };
-        let found = facts.get(rule.claim.as_str());
-        let bad = !found.is_some_and(|found| rule.want.accepts(found));
+        let found = facts.get(rule.claim.as_str()).map(Vec::as_slice).unwrap_or_default();
+        let bad = found.is_empty() || !found.iter().all(|found| rule.want.accepts(found));
         // A rule's id is the operator's own; the check behind all rules has one.
         if crate::check::violated("rule.want", bad) {
             let message = format!("the claim {} does not satisfy the policy's rule", rule.claim);
             subject.findings.push(
                 Finding::new(rule.id.clone(), rule.otherwise.severity(), message)
                     .expected(&rule.want)
-                    .found(found.map_or("no such claim is proven", String::as_str))
+                    .found(if found.is_empty() { "no such claim is proven".to_owned() } else { found.join(", ") })
                     .fix("bring the host to what the rule wants, or change the policy"),
             );
             for (tier, _) in subject.claims.values_mut() {

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::boot_log::{BootClaims, BootLog, BootQuirks};
+use crate::boot_log::{Authorities, BootClaims, BootLog, BootQuirks};
 use crate::bytes::{ParseError, Problem};
 use crate::counters::Continuity;
 use crate::digest::{Digest, HashAlg, PcrBanks, PcrValues};
@@ -72,6 +72,8 @@ pub struct ReplayedBoot {
     pub before_phases: Option<Digest>,
     /// SHA-256 of what PK, KEK, db and dbx hold, by the claim's name, where the policy has a rule on one of them.
     pub key_databases: BTreeMap<&'static str, [u8; 32]>,
+    /// Whose keys vouched for what was started, and shim's level, where the policy has a rule on them.
+    pub authorities: Option<Authorities>,
 }
 
 /// The claims on Secure Boot's key databases, and the variables that they are of.
@@ -355,7 +357,10 @@ fn replay_boot(
     let found = if wanted { explained.key_databases() } else { BTreeMap::new() };
     let named = |(claim, name): &(&'static str, &str)| Some((*claim, *found.get(name)?));
     let key_databases = KEY_DATABASES.iter().filter_map(named).collect();
-    let boot = ReplayedBoot { claims, command_line, before_phases, key_databases };
+    let wanted =
+        policy.rules().iter().any(|rule| matches!(rule.claim.as_str(), "secure_boot_authorities" | "sbat_level"));
+    let authorities = if wanted { explained.authorities() } else { None };
+    let boot = ReplayedBoot { claims, command_line, before_phases, key_databases, authorities };
     (replays.then_some(boot), replay, findings)
 }
 

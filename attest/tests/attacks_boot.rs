@@ -17,7 +17,7 @@ use common::bench::{Host, booted, judge, judge_of, policy, told};
 use common::policy_entry::with_event;
 use hostmark_attest::appraisal::{Appraisal, Judge};
 use hostmark_attest::boot_log::BootLog;
-use hostmark_attest::digest::HashAlg;
+use hostmark_attest::digest::{HashAlg, sha256};
 use hostmark_attest::finding::{Finding, Severity};
 use hostmark_attest::kernel_parameters::Lockdown;
 use hostmark_attest::manifest::EngineManifest;
@@ -93,6 +93,34 @@ fn a_rule_on_a_key_database_wants_its_content() {
         let appraisal = round("ro", "ro", &rule);
         assert_eq!(finding(&appraisal, "boot.keys").is_none(), expect, "{claim}");
         assert_eq!(appraisal.tier(Submodule::Boot) == Tier::Contraindicated, !expect, "{claim}");
+    }
+}
+
+#[test]
+fn b3_every_authority_must_be_wanted_and_none_satisfies_no_rule() {
+    // Two entries of db as firmware measures them: vendor, lengths, name, content.
+    let entry = |content: &[u8]| [&[7; 16][..], &2u64.to_le_bytes(), &2u64.to_le_bytes(), b"d\0b\0", content].concat();
+    let named = |content: &[u8]| hex::encode(sha256(&[content]));
+    let wanting = |want: &[String]| {
+        format!(
+            "[[rule]]\nid = \"boot.keys\"\nclaim = \"secure_boot_authorities\"\nwant = {want:?}\nelse = \"warning\"\n"
+        )
+    };
+    let one = with_event(booted("ro"), 7, &entry(b"c1"));
+    let two = with_event(one.clone(), 7, &entry(b"c2"));
+    let (first, both) = (vec![named(b"c1")], vec![named(b"c1"), named(b"c2")]);
+    // (boot, wanted, satisfied)
+    for (boot, want, expect) in [
+        (booted("ro"), &first, false),
+        (one.clone(), &first, true),
+        (one, &both, true),
+        (two.clone(), &first, false),
+        (two, &both, true),
+    ] {
+        let judge = judge(&(policy("") + &wanting(want)), &[&manifest()]);
+        let appraisal = Host::booted_as(&manifest(), boot).round(&judge).unwrap();
+        assert_eq!(finding(&appraisal, "boot.keys").is_none(), expect, "{want:?}");
+        assert!(finding(&appraisal, "boot.replay").is_none());
     }
 }
 

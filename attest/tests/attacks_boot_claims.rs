@@ -170,6 +170,75 @@ fn b2_b3_a_key_database_is_proven_by_the_one_variable_that_the_firmware_measured
     }
 }
 
+/// A variable as an event holds it.
+fn variable_data(guid: [u8; 16], name: &str, content: &[u8]) -> Vec<u8> {
+    let name: Vec<u8> = name.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let length = |bytes: usize| (bytes as u64).to_le_bytes();
+    [&guid[..], &length(name.len() / 2), &length(content.len()), &name, content].concat()
+}
+
+#[test]
+fn b2_b3_what_vouched_for_programs_shows_itself_and_the_first_level_counts() {
+    const SHIM_LOCK: [u8; 16] =
+        [0x50, 0xab, 0x5d, 0x60, 0x46, 0xe0, 0x00, 0x43, 0xab, 0xb6, 0x3d, 0xd8, 0x10, 0xdd, 0x8b, 0x23];
+    const KIND: EventType = EventType::EV_EFI_VARIABLE_AUTHORITY;
+    let mut honest = Forge::of("secureboot");
+    let seen = |forge: &Forge| {
+        let found = forge.log().explain_quoted(BANK, &forge.values(), PCRS, NONE).0.authorities()?;
+        Some((found.used.len(), found.sbat_level))
+    };
+    // Secure Boot of the recorded machine: one certificate of db vouched for one program, and no shim.
+    assert_eq!(seen(&honest), Some((1, None)));
+    let level = |date: &str| variable_data(SHIM_LOCK, "SbatLevel", format!("sbat,1,{date}\nshim,2\n").as_bytes());
+    let (old, new) = (level("2021030218"), level("2024010900"));
+    honest.extend(7, KIND, &old);
+    let told = |level: &str| Some((1, Some(level.to_owned())));
+    assert_eq!(seen(&honest), told("sbat,1,2021030218"));
+    // Other values than the quoted ones: nothing is claimed.
+    assert_eq!(honest.log().explain_quoted(BANK, &quoted("secureboot"), PCRS, NONE).0.authorities(), None);
+
+    let separator = honest.separator_at(7);
+    type Row<'a> = (&'a str, Box<dyn Fn(&mut Forge) + 'a>, Option<(usize, Option<String>)>);
+    let rows: Vec<Row<'_>> = vec![
+        ("root appends a newer level", Box::new(|f| f.extend(7, KIND, &new)), told("sbat,1,2021030218")),
+        (
+            "and hides the first one behind other data",
+            Box::new(|f| {
+                *f.events.last_mut().unwrap().data.last_mut().unwrap() ^= 1;
+                f.extend(7, KIND, &new);
+            }),
+            None,
+        ),
+        (
+            "or behind another type",
+            Box::new(|f| {
+                f.events.last_mut().unwrap().kind = EventType::EV_EFI_BOOT_SERVICES_APPLICATION;
+                f.extend(7, KIND, &new);
+            }),
+            told("sbat,1,2021030218"),
+        ),
+        (
+            "a level of another vendor is an authority",
+            Box::new(|f| f.extend(7, KIND, &variable_data([0; 16], "SbatLevel", b"sbat,1,2024010900"))),
+            Some((2, Some("sbat,1,2021030218".to_owned()))),
+        ),
+        (
+            "a level before the separator is none",
+            Box::new(|f| {
+                let moved = f.events.pop().unwrap();
+                f.events.insert(separator, moved);
+            }),
+            Some((1, None)),
+        ),
+        ("no separator", Box::new(|f| drop(f.events.remove(separator))), None),
+    ];
+    for (what, edit, expect) in rows {
+        let mut forge = honest.clone();
+        edit(&mut forge);
+        assert_eq!(seen(&forge), expect, "{what}");
+    }
+}
+
 /// Every statement of a description with the PCR that it rests on: what a log says must never grow by an edit.
 fn statements(said: &Description) -> BTreeSet<(u8, String)> {
     // Where the name is not hashed it is told so, and states nothing.
@@ -234,6 +303,7 @@ proptest! {
             };
             prop_assert!(digests(&new).is_none() || digests(&new) == digests(&old));
             prop_assert!(new.image.is_empty() || new.image == old.image);
+            prop_assert!(after.authorities().is_none() || after.authorities() == before.authorities());
             prop_assert!(after.key_databases().iter().all(|(name, digest)| before.key_databases().get(name) == Some(digest)));
             // A type is not hashed: it selects how a text is shown, not what it is.
             let retyped = !cut && original.events().any(|event| (event.at() + 4..event.at() + 8).contains(&at));

@@ -21,7 +21,7 @@ use crate::digest::{Digest, HashAlg};
 use crate::finding::Findings;
 
 pub use authentic::Authenticity;
-pub use claims::{BootClaims, BootEntry, CommandLine, CommandLineSource, ImageSection, SecureBoot};
+pub use claims::{Authorities, BootClaims, BootEntry, CommandLine, CommandLineSource, ImageSection, SecureBoot};
 pub use describe::{Description, Loaded, Text, Unhashed, VariableClaim};
 pub use inspect::{EventView, Inspection, inspect, list_events};
 pub use parse::{DIGESTS_MAX, EVENTS_MAX, LOG_MAX};

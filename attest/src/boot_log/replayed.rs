@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::replay::BootQuirks;
-use super::{BootClaims, BootLog, CommandLine, Description, SecureBoot};
+use super::{Authorities, BootClaims, BootLog, CommandLine, Description, SecureBoot};
 use crate::digest::{HashAlg, PcrValues};
 use crate::finding::Findings;
 
@@ -79,6 +79,12 @@ impl ReplayedBootLog<'_> {
     #[must_use]
     pub fn key_databases(&self) -> BTreeMap<&'static str, [u8; 32]> {
         if self.explained.contains(&7) { self.log.key_databases(self.bank) } else { BTreeMap::new() }
+    }
+
+    /// Whose keys vouched for what was started, and shim's level, if PCR 7 is explained.
+    #[must_use]
+    pub fn authorities(&self) -> Option<Authorities> {
+        self.log.authorities(self.bank).filter(|_| self.explained.contains(&7))
     }
 
     /// What the log says for people, as far as it rests on explained PCRs. What extends nothing is left out.

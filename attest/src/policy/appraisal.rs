@@ -19,13 +19,17 @@ use crate::tier::{Submodule, Tier};
 const COMMAND_LINE: &str = "kernel_command_line";
 
 /// Claims that a rule can name, with the submodule that each belongs to.
-const CLAIMS: [(&str, Submodule); 10] = [
+const CLAIMS: [(&str, Submodule); 12] = [
     ("secure_boot", Submodule::Boot),
     // SHA-256 of what the variable holds, in hex, as `hostmark inspect boot-log -v` shows it.
     ("secure_boot_pk", Submodule::Boot),
     ("secure_boot_kek", Submodule::Boot),
     ("secure_boot_db", Submodule::Boot),
     ("secure_boot_dbx", Submodule::Boot),
+    // SHA-256 of the entry of a key database that vouched for a started program; each one must be wanted.
+    ("secure_boot_authorities", Submodule::Boot),
+    // shim's level, as `sbat,1,2021030218`.
+    ("sbat_level", Submodule::Boot),
     (COMMAND_LINE, Submodule::Boot),
     // What the proven command line asks for; `lockdown` is what hostd reads in the running kernel.
     ("lockdown_boot", Submodule::Boot),

@@ -11,6 +11,7 @@
 //! Not established: that an unlogged kernel did not measure its command line elsewhere; that PCR 9 or 12 was not empty before
 //! root extended it (PCR 4 tells which kernel ran, and whether that kernel measures its load options).
 
+mod authorities;
 mod command_line;
 pub(super) mod judged;
 mod secure_boot;
@@ -22,6 +23,7 @@ use serde::Serialize;
 use super::{Authenticity, BootLog, Event, EventType};
 use crate::digest::{Digest, HashAlg};
 use crate::finding::{Finding, Findings};
+pub use authorities::Authorities;
 pub use command_line::{CommandLine, CommandLineSource};
 use judged::{Judged, JudgedEvent};
 pub use secure_boot::SecureBoot;
