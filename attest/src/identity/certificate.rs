@@ -43,26 +43,27 @@ pub fn read_certificate_file(input: &[u8]) -> Result<CertificateFile, ParseError
         return Err(ParseError { at: 0, problem: Problem::OverLimit { what: "the file's size", found, limit } });
     }
     let mut findings = Findings::new();
-    if let Some(at) = find(input, b"-----BEGIN ") {
-        let (der, around) = pem(input, at)?;
-        if around {
-            findings.push(quirk_finding(PEM_TEXT));
-        }
-        whole(&der, 0)?;
-        return Ok(CertificateFile { der, findings });
-    }
+    let unwrapped;
     // TCG_PCCLIENT_STORED_CERT: tag 0x1001, type full (0), size; TCG_FULL_CERT: tag 0x1002.
-    let (bytes, base) = match input {
-        [0x10, 0x01, 0x00, _, _, 0x10, 0x02, rest @ ..] => {
+    let (bytes, base) = match (find(input, b"-----BEGIN "), input) {
+        (Some(at), _) => {
+            let (der, around) = pem(input, at)?;
+            if around {
+                findings.push(quirk_finding(PEM_TEXT));
+            }
+            unwrapped = der;
+            (unwrapped.as_slice(), 0)
+        }
+        (None, [0x10, 0x01, 0x00, _, _, 0x10, 0x02, rest @ ..]) => {
             findings.push(quirk_finding(NV_HEADER));
             (rest, 7)
         }
-        _ => (input, 0),
+        (None, _) => (input, 0),
     };
     let (der, rest) = whole(bytes, base)?;
-    // Makers fill an index with 0x00, 0xff or (Nuvoton) 0x11.
+    // Makers fill an index with 0x00, 0xff or (Nuvoton) 0x11, and people put what they read into PEM.
     if rest.iter().any(|byte| Some(byte) != rest.first()) {
-        let at = input.len().saturating_sub(rest.len());
+        let at = bytes.len().saturating_sub(rest.len()).saturating_add(base);
         return Err(ParseError { at, problem: Problem::Trailing { what: "the certificate", left: rest.len() } });
     }
     if !rest.is_empty() {
@@ -253,7 +254,11 @@ mod tests {
         let der = plain.der;
         let [high, low] = u16::try_from(der.len() + 2).unwrap().to_be_bytes();
         let header = [0x10, 0x01, 0x00, high, low, 0x10, 0x02];
-        let rows: [(Vec<u8>, &[&str]); 7] = [
+        let in_pem = |der: &[u8]| {
+            format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", STANDARD.encode(der)).into_bytes()
+        };
+        let rows: [(Vec<u8>, &[&str]); 8] = [
+            (in_pem(&[der.as_slice(), &[0xff; 40]].concat()), &["ek.quirk.nv-padding"]),
             (der.clone(), &[]),
             ([der.as_slice(), &[0; 40]].concat(), &["ek.quirk.nv-padding"]),
             ([der.as_slice(), &[0xff; 40]].concat(), &["ek.quirk.nv-padding"]),
@@ -268,7 +273,8 @@ mod tests {
             assert_eq!((read.der == der, ids.as_slice()), (true, expect));
         }
         let length = der.len();
-        let bad: [(Vec<u8>, usize); 6] = [
+        let bad: [(Vec<u8>, usize); 7] = [
+            (in_pem(&[der.as_slice(), &[0, 1]].concat()), length),
             (Vec::new(), 0),
             (vec![b'x'; 200], 0),
             (der[..length - 1].to_vec(), 4),

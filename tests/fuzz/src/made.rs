@@ -1,7 +1,11 @@
 //! Seeds of the formats that are this project's own, made by its own writers, and the fixed other side that some targets need.
 
+pub mod certificates;
+pub mod rounds;
+
 use std::collections::BTreeMap;
 
+use hostmark_attest::cel;
 use hostmark_attest::digest::{Digest, HashAlg, sha256};
 use hostmark_attest::evidence::{Evidence, TagEvidence, Unanchored};
 use hostmark_attest::host_log::{Event, Record};
@@ -12,6 +16,7 @@ use hostmark_attest::manifest::{EngineManifest, EngineState, FileDigest, FileSta
 use hostmark_attest::permit::PermitClaims;
 use hostmark_attest::tpm::name::Name;
 use hostmark_attest::wire::{B64, EnrolmentRequest, Nonce, SignedAttest};
+pub use rounds::{judge, permit_payload, signer};
 
 /// The boot id that made seeds name.
 pub const BOOT_ID: &str = "3f1c52a0-7c0e-4b6e-9f0a-5d1f0a3f8b11";
@@ -21,9 +26,20 @@ pub const AK: &[u8] = include_bytes!("../../../attest/testdata/recorded/plain/ak
 pub const EK: &[u8] = include_bytes!("../../../attest/testdata/recorded/plain/ek.pub");
 /// See [`AK`].
 pub const EK_ROOT: &[u8] = include_bytes!("../../../attest/testdata/recorded/swtpm-localca-rootca-cert.pem");
+/// See [`AK`]: what stands between.
+pub const EK_INTERMEDIATE: &[u8] = include_bytes!("../../../attest/testdata/recorded/swtpm-localca-issuer-cert.pem");
+/// See [`AK`]: the EK's certificate.
+pub const EK_CERTIFICATE: &[u8] = include_bytes!("../../../attest/testdata/recorded/plain/ekcert-rsa.der");
 /// A recorded quote.
 pub const QUOTE: &[u8] = include_bytes!("../../../attest/testdata/recorded/systemd/quote.msg");
-const QUOTE_SIGNATURE: &[u8] = include_bytes!("../../../attest/testdata/recorded/systemd/quote.sig");
+/// See [`QUOTE`]: the key that signed it.
+pub const QUOTE_AK: &[u8] = include_bytes!("../../../attest/testdata/recorded/systemd/ak.pub");
+/// See [`QUOTE`]: the values that it covers.
+pub const QUOTE_PCRS: &[u8] = include_bytes!("../../../attest/testdata/recorded/systemd/quote.pcrs");
+/// See [`QUOTE`]: its qualifying data.
+pub const QUOTE_NONCE: &[u8] = b"hostmark-recording-nonce-001";
+/// Its signature.
+pub const QUOTE_SIGNATURE: &[u8] = include_bytes!("../../../attest/testdata/recorded/systemd/quote.sig");
 const AK_NAME: &[u8] = include_bytes!("../../../attest/testdata/recorded/plain/ak.name");
 
 /// Every part of an appraisal policy.
@@ -53,6 +69,54 @@ until = "2027-02-01T00:00:00Z"
 [window.ima]
 "/usr/bin/runc" = ["sha256:0000000000000000000000000000000000000000000000000000000000000000"]
 "#;
+
+/// The recorded AK with noDA, which it was made without: one that can be enrolled.
+#[must_use]
+pub fn ak() -> Vec<u8> {
+    let mut ak = AK.to_vec();
+    // Size, type, nameAlg; then the attributes, noDA being bit 10.
+    ak[8] |= 4;
+    ak
+}
+
+/// Everything that a policy can say of IMA's signers.
+#[must_use]
+pub fn signers() -> Vec<u8> {
+    let root = String::from_utf8_lossy(EK_ROOT);
+    format!("{POLICY}signers = ['''{root}''']\n[ima.keyrings]\n\".ima\" = ['''{root}''']\n").into_bytes()
+}
+
+/// A Keylime runtime policy with something in each of its parts.
+#[must_use]
+pub fn keylime() -> Vec<u8> {
+    let (digest, longer, weak) = ("01".repeat(32), "02".repeat(48), "03".repeat(20));
+    let policy = serde_json::json!({
+        "meta": {"version": 1, "generator": 3, "timestamp": "2026-01-01 00:00:00"},
+        "release": 0,
+        "digests": {"/usr/bin/a": [digest, longer], "/usr/bin/old": [weak], "boot_aggregate": ["00"]},
+        "excludes": ["/tmp/.*"],
+        "keyrings": {".ima": [digest]},
+        "ima-buf": {"dm_table_load": [digest]},
+        "ima": {"ignored_keyrings": [], "log_hash_alg": "sha256", "dm_policy": null},
+        "verification-keys": "",
+    });
+    policy.to_string().into_bytes()
+}
+
+/// Between two files of one input.
+pub const BREAK: &str = "\n# ----\n";
+
+/// A bundle, and one that a machine after an update gives.
+#[must_use]
+pub fn rebased() -> Vec<u8> {
+    let (old, new) = ("00".repeat(32), "01".repeat(32));
+    let bundle = |digest: &str| {
+        format!(
+            "version = 4\nmodel = \"R340\"\n[[window]]\n[window.pcrs.sha256]\n0 = [\"{digest}\"]\n7 = [\"{old}\"]\n[window.ima]\n\"/usr/bin/a\" = [\"sha256:{digest}\"]\n"
+        )
+    };
+    [bundle(&old), bundle(&new)].join(BREAK).into_bytes()
+}
 
 /// A boot and two manifests.
 #[must_use]
@@ -203,6 +267,24 @@ pub fn cel_tlv() -> Vec<u8> {
         [tlv(0, &number.to_be_bytes()), tlv(1, &[4]), digests.clone(), content.clone()].concat()
     };
     (0..).zip(&contents).flat_map(record).collect()
+}
+
+/// A record in TLV; None for a content that this writer does not have.
+#[must_use]
+pub fn record_as_tlv(record: &cel::Record) -> Option<Vec<u8>> {
+    let (kind, index) = match record.index {
+        cel::Index::Pcr(pcr) => (1, pcr),
+        cel::Index::Nv(index) => (2, index),
+    };
+    let digest = |one: &Digest| tlv(one.alg().to_tpm() as u8, one.as_bytes());
+    let digests: Vec<u8> = record.digests.iter().flat_map(digest).collect();
+    let (content, value) = match &record.content {
+        cel::Content::PcClient { event_type, data } => (5, [tlv(0, &event_type.to_be_bytes()), tlv(1, data)].concat()),
+        cel::Content::ImaTemplate { name, data } => (7, [tlv(0, name.as_bytes()), tlv(1, data)].concat()),
+        _ => return None,
+    };
+    let number = tlv(0, &record.recnum?.to_be_bytes());
+    Some([number, tlv(kind, &index.to_be_bytes()), tlv(3, &digests), tlv(content, &value)].concat())
 }
 
 /// Two records in CBOR, each with the other form of digests.

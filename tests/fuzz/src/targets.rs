@@ -1,38 +1,11 @@
 //! The table of targets.
 
-use std::collections::BTreeMap;
-use std::str::FromStr as _;
+mod certificates;
+mod logs;
+mod policies;
+mod rounds;
 
-use hostmark_attest::admission::AdmissionPolicy;
-use hostmark_attest::boot_log::{self, BootLog};
-use hostmark_attest::ccel::CcEventLog;
-use hostmark_attest::cel::{self, userspace::UserspaceLog};
-use hostmark_attest::digest::{Digest, HashAlg};
-use hostmark_attest::evidence::Evidence;
-use hostmark_attest::host_log::{Event, HostLog, HostLogContext};
-use hostmark_attest::identity::class::{TpmClass, TrustBundle};
-use hostmark_attest::identity::nv::NvPublic;
-use hostmark_attest::identity::{ak, ek, tag};
-use hostmark_attest::ima::signature::FileSignature;
-use hostmark_attest::ima::{self, ImaKey, ImaLog};
-use hostmark_attest::jws::KeySet;
-use hostmark_attest::kernel_parameters::{Lockdown, Words, resumes_from_disk};
-use hostmark_attest::label::{Label, Levels};
-use hostmark_attest::manifest::EngineManifest;
-use hostmark_attest::permit::Permit;
-use hostmark_attest::policy::predicted::{Validity, bundle};
-use hostmark_attest::policy::{AppraisalPolicy, References};
-use hostmark_attest::pool::Pool;
-use hostmark_attest::predict::pe::Image;
-use hostmark_attest::predict::{Conditions, Phase, Uki};
-use hostmark_attest::result::VerifiedResult;
-use hostmark_attest::tools;
-use hostmark_attest::tpm::attest::{Attest, Attested};
-use hostmark_attest::tpm::name::Name;
-use hostmark_attest::tpm::public::Public;
-use hostmark_attest::tpm::signature::Signature;
-use hostmark_attest::wire::EnrolmentRequest;
-use time::OffsetDateTime;
+use serde::Serialize;
 
 use crate::{made, uki};
 
@@ -60,50 +33,70 @@ pub enum Seed {
     Made(fn() -> Vec<u8>),
 }
 
-/// Every target. A parser that reads foreign bytes and is missing here is a mistake.
+/// The recorded EK certificates.
+const EK_CERTIFICATES: [Seed; 2] = [Seed::Recorded("ekcert-rsa.der"), Seed::Recorded("ekcert-ecc384.der")];
+
+/// Every target. A parser that reads foreign bytes and is missing here is a mistake: `parsers` holds which target reaches which.
 pub const TARGETS: &[Target] = &[
-    Target { name: "boot-log", seeds: &[Seed::Recorded("boot-log.bin")], run: boot_log },
-    Target { name: "ima", seeds: &[Seed::Recorded("ima.bin"), Seed::Recorded("ima.txt")], run: ima },
-    Target { name: "attest", seeds: &[Seed::Recorded("quote.msg")], run: |bytes| drop(Attest::parse(bytes)) },
-    Target { name: "public", seeds: &[Seed::Recorded("ak.pub"), Seed::Recorded("ek.pub")], run: public },
-    Target { name: "signature", seeds: &[Seed::Recorded("quote.sig")], run: signature },
-    Target { name: "name", seeds: &[Seed::Recorded("ak.name")], run: |bytes| drop(Name::parse(bytes)) },
+    Target { name: "boot-log", seeds: &[Seed::Recorded("boot-log.bin")], run: logs::boot_log },
     Target {
-        name: "cel",
+        name: "ima-binary",
+        seeds: &[Seed::Recorded("ima.bin"), Seed::Made(made::ima_templates)],
+        run: logs::ima_binary,
+    },
+    Target {
+        name: "ima-ascii",
+        seeds: &[Seed::Recorded("ima.txt"), Seed::Made(made::ima_templates_ascii)],
+        run: logs::ima_ascii,
+    },
+    Target { name: "cel-json", seeds: &[Seed::Made(made::host_log), Seed::Made(made::cel_json)], run: logs::cel_json },
+    Target { name: "cel-cbor", seeds: &[Seed::Made(made::cel_cbor)], run: logs::cel_cbor },
+    Target { name: "cel-tlv", seeds: &[Seed::Made(made::cel_tlv)], run: logs::cel_tlv },
+    Target { name: "ccel", seeds: &[Seed::Recorded("boot-log.bin"), Seed::Made(made::ccel)], run: logs::ccel },
+    Target { name: "host-log", seeds: &[Seed::Made(made::host_log)], run: logs::host_log },
+    Target { name: "kernel-parameters", seeds: &[Seed::Recorded("cmdline")], run: logs::kernel_parameters },
+    Target { name: "attest", seeds: &[Seed::Recorded("quote.msg")], run: rounds::attest },
+    Target {
+        name: "quote",
         seeds: &[
-            Seed::Made(made::host_log),
-            Seed::Made(made::cel_json),
-            Seed::Made(made::cel_tlv),
-            Seed::Made(made::cel_cbor),
+            Seed::Recorded("quote.msg"),
+            Seed::Recorded("quote.sig"),
+            Seed::Recorded("ak.pub"),
+            Seed::Recorded("quote.pcrs"),
+            Seed::Recorded("pcrs.quoted.txt"),
         ],
-        run: canonical_event_log,
+        run: rounds::quote,
     },
-    Target { name: "ccel", seeds: &[Seed::Recorded("boot-log.bin"), Seed::Made(made::ccel)], run: cc_event_log },
+    Target { name: "public", seeds: &[Seed::Recorded("ak.pub"), Seed::Recorded("ek.pub")], run: rounds::public },
+    Target { name: "signature", seeds: &[Seed::Recorded("quote.sig")], run: rounds::signature },
+    Target { name: "name", seeds: &[Seed::Recorded("ak.name")], run: rounds::name },
+    Target { name: "nv-public", seeds: &[Seed::Made(made::nv_public)], run: rounds::nv_public },
+    Target { name: "evidence", seeds: &[Seed::Made(made::evidence)], run: rounds::evidence },
+    Target { name: "manifest", seeds: &[Seed::Made(made::manifest)], run: rounds::manifest },
+    Target { name: "inventory", seeds: &[Seed::Made(made::rounds::inventory)], run: rounds::inventory },
+    Target { name: "tag", seeds: &[Seed::Made(made::tag)], run: rounds::provisioned_tag },
+    Target { name: "enrolment", seeds: &[Seed::Made(made::enrolment)], run: rounds::enrolment },
     Target {
-        name: "ima-templates",
-        seeds: &[Seed::Made(made::ima_templates), Seed::Made(made::ima_templates_ascii)],
-        run: ima_files,
+        name: "certification",
+        seeds: &[Seed::Made(made::certificates::request), Seed::Recorded("quote.msg")],
+        run: rounds::certification,
     },
     Target {
-        name: "ima-key",
-        seeds: &[Seed::Recorded("ekcert-rsa.der"), Seed::Recorded("ekcert-ecc384.der")],
-        run: ima_key,
+        name: "token",
+        seeds: &[
+            Seed::Made(made::token),
+            Seed::Made(made::rounds::signed_permit),
+            Seed::Made(made::rounds::policy_signature),
+        ],
+        run: rounds::token,
     },
-    Target { name: "host-log", seeds: &[Seed::Made(made::host_log)], run: host_log },
-    Target { name: "evidence", seeds: &[Seed::Made(made::evidence)], run: evidence },
-    Target { name: "manifest", seeds: &[Seed::Made(made::manifest)], run: manifest },
-    Target { name: "nv-public", seeds: &[Seed::Made(made::nv_public)], run: |bytes| drop(NvPublic::parse(bytes)) },
-    Target { name: "tag", seeds: &[Seed::Made(made::tag)], run: provisioned_tag },
-    Target { name: "policy", seeds: &[Seed::Text(made::POLICY), Seed::Config("appraisal/")], run: policy },
-    Target { name: "admission", seeds: &[Seed::Config("admission/")], run: admission },
-    Target { name: "pool", seeds: &[Seed::Config("pools/")], run: pool },
-    Target { name: "references", seeds: &[Seed::Text(made::REFERENCES)], run: references },
-    Target { name: "label", seeds: &[Seed::Text("restricted:phi,pci@hospital-a"), Seed::Text("public")], run: label },
     Target {
-        name: "ek-certificate",
-        seeds: &[Seed::Recorded("ekcert-rsa.der"), Seed::Recorded("ekcert-ecc384.der")],
-        run: ek_certificate,
+        name: "claims",
+        seeds: &[Seed::Made(made::permit_payload), Seed::Made(made::rounds::result_payload)],
+        run: rounds::claims,
     },
+    Target { name: "round-state", seeds: &[Seed::Made(made::rounds::round_state)], run: rounds::round_state },
+    Target { name: "stored-round", seeds: &[Seed::Made(made::rounds::stored_round)], run: rounds::stored_round },
     Target {
         name: "tools-files",
         seeds: &[
@@ -112,193 +105,88 @@ pub const TARGETS: &[Target] = &[
             Seed::Recorded("quote.pcrs"),
             Seed::Recorded("quote.msg"),
             Seed::Recorded("pcrs.quoted.txt"),
+            Seed::Text("sha1:0,1+sha256:0,1,4,7"),
         ],
-        run: tools_files,
+        run: rounds::tools_files,
     },
-    Target { name: "kernel-image", seeds: &[Seed::Made(uki::uki), Seed::Made(uki::kernel)], run: kernel_image },
-    Target { name: "kernel-parameters", seeds: &[Seed::Recorded("cmdline")], run: kernel_parameters },
-    Target { name: "token", seeds: &[Seed::Made(made::token)], run: token },
-    Target { name: "enrolment", seeds: &[Seed::Made(made::enrolment)], run: enrolment },
+    Target {
+        name: "ek-certificate",
+        seeds: &[EK_CERTIFICATES[0], EK_CERTIFICATES[1], Seed::Made(made::certificates::ek)],
+        run: certificates::ek,
+    },
+    Target {
+        name: "certificate-parts",
+        seeds: &[
+            EK_CERTIFICATES[0],
+            Seed::Recorded("swtpm-localca-rootca-cert.pem"),
+            Seed::Made(made::certificates::tpm_attributes),
+            Seed::Made(made::certificates::tpm_specification),
+            Seed::Made(made::certificates::key),
+        ],
+        run: certificates::attributes,
+    },
+    Target {
+        name: "identity-certificate",
+        seeds: &[Seed::Made(made::certificates::iak), EK_CERTIFICATES[0]],
+        run: certificates::identity,
+    },
+    Target {
+        name: "platform-certificate",
+        seeds: &[Seed::Made(made::certificates::platform), Seed::Made(made::certificates::platform_of_a_key)],
+        run: certificates::platform,
+    },
+    Target { name: "crl", seeds: &[Seed::Made(made::certificates::crl)], run: certificates::trust_file },
     Target {
         name: "ca-bundle",
         seeds: &[
             Seed::Recorded("swtpm-localca-rootca-cert.pem"),
             Seed::Recorded("swtpm-localca-issuer-cert.pem"),
-            Seed::Recorded("ekcert-rsa.der"),
+            EK_CERTIFICATES[0],
         ],
-        run: |bytes| drop(TrustBundle::new().add(TpmClass::Simulated, bytes)),
+        run: certificates::trust_file,
+    },
+    Target { name: "ima-key", seeds: &EK_CERTIFICATES, run: certificates::ima_key },
+    Target {
+        name: "policy",
+        seeds: &[Seed::Text(made::POLICY), Seed::Config("appraisal/"), Seed::Made(made::signers)],
+        run: policies::policy,
+    },
+    Target { name: "admission", seeds: &[Seed::Config("admission/")], run: policies::admission },
+    Target { name: "pool", seeds: &[Seed::Config("pools/")], run: policies::pool },
+    Target { name: "references", seeds: &[Seed::Text(made::REFERENCES)], run: policies::references },
+    Target {
+        name: "label",
+        seeds: &[Seed::Text("restricted:phi,pci@hospital-a"), Seed::Text("public")],
+        run: policies::label,
+    },
+    Target { name: "keylime", seeds: &[Seed::Made(made::keylime)], run: policies::keylime },
+    Target { name: "rebase", seeds: &[Seed::Made(made::rebased)], run: policies::rebased },
+    Target {
+        name: "capture",
+        seeds: &[Seed::Recorded("boot-log.bin"), Seed::Recorded("ima.bin"), Seed::Made(made::manifest)],
+        run: policies::captured,
+    },
+    Target {
+        name: "kernel-image",
+        seeds: &[Seed::Made(uki::uki), Seed::Made(uki::kernel)],
+        run: policies::kernel_image,
     },
 ];
 
-fn boot_log(bytes: &[u8]) {
-    let _ = boot_log::inspect(bytes);
-    if let Ok(log) = BootLog::parse(bytes) {
-        let _ = log.replay();
-        for bank in log.banks() {
-            let _ = log.claims(bank);
-            let _ = log.unauthenticated(bank);
-            let _ = log.describe(bank);
-            for event in log.events() {
-                let _ = event.authenticity(bank);
+/// What people are shown holds no control character: a host's text must not move a terminal's cursor or begin a line.
+fn shown_on_one_line(value: &impl Serialize) {
+    fn look(value: &serde_json::Value) {
+        match value {
+            serde_json::Value::String(text) => assert!(!text.chars().any(char::is_control), "{text:?}"),
+            serde_json::Value::Array(list) => list.iter().for_each(look),
+            serde_json::Value::Object(fields) => {
+                assert!(fields.keys().all(|name| !name.chars().any(char::is_control)), "{fields:?}");
+                fields.values().for_each(look);
             }
+            _ => {}
         }
     }
-}
-
-fn canonical_event_log(bytes: &[u8]) {
-    let _ = cel::inspect(bytes, true);
-    let _ = UserspaceLog::parse(bytes);
-}
-
-fn cc_event_log(bytes: &[u8]) {
-    if let Ok(log) = CcEventLog::parse(bytes) {
-        let _ = (log.findings(), log.replay(HashAlg::Sha384));
-    }
-}
-
-fn ima_files(bytes: &[u8]) {
-    let Ok(log) = ImaLog::parse(bytes) else { return };
-    for file in log.entries().filter_map(|entry| entry.measurement()) {
-        let _ = file.signature.and_then(FileSignature::parse);
-    }
-}
-
-fn ima_key(bytes: &[u8]) {
-    let _ = ImaKey::issued(bytes, &[]);
-    let _ = ImaKey::from_spki(bytes);
-    let _ = ImaKey::from_pem(&String::from_utf8_lossy(bytes));
-}
-
-fn kernel_image(bytes: &[u8]) {
-    if let Ok(image) = Image::parse(bytes) {
-        let _ = image.authenticode(HashAlg::Sha256);
-    }
-    let Ok(uki) = Uki::parse(bytes) else { return };
-    let _ = (uki.stub(), uki.kernel_version(), uki.os_name(), uki.command_line());
-    for secure_boot in [true, false] {
-        let conditions = Conditions { secure_boot, failed_options: 1, phase: Phase::Final, systemd_initrd: true };
-        if let Ok(prediction) = uki.predict(HashAlg::Sha256, &conditions) {
-            let _ = bundle(&prediction, &Validity::default(), 1);
-        }
-    }
-}
-
-fn kernel_parameters(bytes: &[u8]) {
-    let line = String::from_utf8_lossy(bytes);
-    let _ = (Lockdown::of(&line), resumes_from_disk(&line));
-    let words = Words { has: line.split_whitespace().map(str::to_owned).collect(), lacks: Vec::new() };
-    if words.is_sound() {
-        let _ = words.accept(&line);
-    }
-}
-
-fn ima(bytes: &[u8]) {
-    let _ = ima::inspect(bytes);
-    if let Ok(log) = ImaLog::parse(bytes) {
-        for entry in log.entries() {
-            let _ = (entry.shape(), entry.name_fits(), entry.unauthenticated_path());
-            if let Some(file) = entry.measurement() {
-                let _ = (file.file_digest(), file.path_lossy().len());
-            }
-        }
-        let _ = ima::check_boot_aggregate(log.entries().next().as_ref(), &BTreeMap::new());
-    }
-}
-
-fn public(bytes: &[u8]) {
-    for public in [Public::parse(bytes), Public::parse_tpm2b(bytes)].into_iter().flatten() {
-        let _ = (ak::verify_ak(&public), public.key().to_spki(), public.key().weakness());
-        let _ = ek::verify_ek(&public, None, &[], &TrustBundle::new(), OffsetDateTime::UNIX_EPOCH);
-    }
-}
-
-fn signature(bytes: &[u8]) {
-    if let (Ok(signature), Ok(key)) = (Signature::parse(bytes), Public::parse_tpm2b(made::AK)) {
-        let _ = (signature.fits(key.key(), key.scheme()), signature.verify(key.key(), b"message"));
-    }
-}
-
-fn host_log(bytes: &[u8]) {
-    let _ = Event::parse(bytes);
-    if let Ok(log) = HostLog::parse(bytes) {
-        let start = Digest::zero(HashAlg::Sha256);
-        // With the PCR that the log itself gives, so that what comes after the replay is reached too.
-        let quoted = log.replay(start);
-        let _ = log.verify(&HostLogContext { pcr: log.pcr().unwrap_or(13), start, quoted, boot_id: made::BOOT_ID });
-    }
-}
-
-fn evidence(bytes: &[u8]) {
-    if let Ok(evidence) = Evidence::parse(bytes) {
-        assert_eq!(evidence.encode(), bytes, "evidence has one encoding");
-    }
-}
-
-fn manifest(bytes: &[u8]) {
-    if let Ok(manifest) = EngineManifest::parse(bytes) {
-        assert_eq!(manifest.to_canonical(), bytes, "a manifest has one encoding");
-    }
-}
-
-fn provisioned_tag(bytes: &[u8]) {
-    let _ = tag::verify_provisioning(bytes, &KeySet::new());
-}
-
-fn policy(bytes: &[u8]) {
-    if let Ok(text) = std::str::from_utf8(bytes) {
-        let _ = AppraisalPolicy::parse("fuzz", text);
-    }
-}
-
-fn admission(bytes: &[u8]) {
-    if let Ok(text) = std::str::from_utf8(bytes) {
-        let _ = AdmissionPolicy::parse("fuzz", text);
-    }
-}
-
-fn pool(bytes: &[u8]) {
-    if let Ok(text) = std::str::from_utf8(bytes) {
-        let _ = Pool::parse("fuzz", text, &Levels::default());
-    }
-}
-
-fn tools_files(bytes: &[u8]) {
-    let _ = (tools::read_ak(bytes), tools::unwrap_attest(bytes), tools::read_serialized_pcrs(bytes));
-    if let Ok(attest) = Attest::parse(made::QUOTE)
-        && let Attested::Quote { selection, .. } = attest.attested
-    {
-        let _ = tools::read_pcr_values(bytes, &selection);
-    }
-}
-
-fn token(bytes: &[u8]) {
-    if let Ok(text) = std::str::from_utf8(bytes) {
-        let mut keys = KeySet::new();
-        keys.insert(made::KID, made::POINT);
-        let _ = (Permit::verify(text, &keys, 0), VerifiedResult::verify(text, &keys, "host", 0));
-    }
-}
-
-fn enrolment(bytes: &[u8]) {
-    let _ = serde_json::from_slice::<EnrolmentRequest>(bytes);
-}
-
-fn references(bytes: &[u8]) {
-    if let Ok(text) = std::str::from_utf8(bytes) {
-        let _ = References::parse("fuzz", text);
-    }
-}
-
-fn label(bytes: &[u8]) {
-    if let Some(label) = std::str::from_utf8(bytes).ok().and_then(|text| Label::from_str(text).ok()) {
-        assert_eq!(Label::from_str(&label.to_string()).as_ref(), Ok(&label), "a label's canonical form is a label");
-    }
-}
-
-fn ek_certificate(bytes: &[u8]) {
-    if let Ok(ek) = Public::parse_tpm2b(made::EK) {
-        let mut bundle = TrustBundle::new();
-        let _ = bundle.add(TpmClass::Simulated, made::EK_ROOT);
-        let _ = ek::verify_ek(&ek, Some(bytes), &[bytes.to_vec()], &bundle, OffsetDateTime::UNIX_EPOCH);
+    if let Ok(value) = serde_json::to_value(value) {
+        look(&value);
     }
 }
