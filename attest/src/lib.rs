@@ -31,6 +31,7 @@ pub mod permit;
 pub mod policy;
 pub mod pool;
 pub mod predict;
+pub mod profile;
 pub mod quote;
 pub mod replay;
 pub mod result;

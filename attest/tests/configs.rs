@@ -1,4 +1,4 @@
-//! Every shipped policy, pool and admission file parses and validates.
+//! Every shipped policy, pool, admission and profile file parses and validates.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -12,6 +12,7 @@ use hostmark_attest::admission::AdmissionPolicy;
 use hostmark_attest::label::Levels;
 use hostmark_attest::policy::AppraisalPolicy;
 use hostmark_attest::pool::Pool;
+use hostmark_attest::profile::{Layer, Level, Part, Profile};
 
 fn files(folder: &str) -> Vec<(String, String)> {
     let folder = format!("{}/../configs/{folder}", env!("CARGO_MANIFEST_DIR"));
@@ -44,4 +45,38 @@ fn every_shipped_file_loads_and_names_what_exists() {
         let pool = Pool::parse(&name, &text, &Levels::default()).unwrap();
         assert!(admission.contains(pool.admission()), "{name}: {}", pool.admission());
     }
+}
+
+/// Every shipped profile file.
+fn layers() -> Vec<Layer> {
+    let folder = format!("{}/../configs/profiles", env!("CARGO_MANIFEST_DIR"));
+    let mut layers = Vec::new();
+    for part in std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()) {
+        let part: Part = part.file_name().unwrap().to_str().unwrap().parse().unwrap();
+        for (name, text) in files(&format!("profiles/{part}")) {
+            let level: Level = name.parse().unwrap();
+            layers.push(Layer::parse(part, level, &text).unwrap_or_else(|error| panic!("{error}")));
+        }
+    }
+    layers
+}
+
+#[test]
+fn every_shipped_profile_loads_and_each_level_holds_the_one_below() {
+    let layers = layers();
+    let mut below: Option<Profile> = None;
+    for level in Level::ALL {
+        let profile = Profile::build(level, layers.clone()).unwrap_or_else(|error| panic!("{error}"));
+        let coverage = profile.coverage();
+        assert!(coverage.contradicted.is_empty(), "{level}: rows {:?} are controls and absent", coverage.contradicted);
+        if let Some(below) = &below {
+            assert!(below.controls().all(|control| profile.control(&control.id).is_some()), "{level}");
+            assert_ne!(below.digest(), profile.digest(), "{level}");
+        }
+        below = Some(profile);
+    }
+    let mut parts: Vec<Part> = layers.iter().map(|layer| layer.part).collect();
+    parts.sort();
+    parts.dedup();
+    assert_eq!(parts, Part::ALL);
 }

@@ -83,15 +83,21 @@ pub enum PolicyError {
 /// [`PolicyError::Toml`] with line and column.
 pub fn parse_toml<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, PolicyError> {
     toml::from_str(text).map_err(|error| {
-        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-        let line_start = before.rfind('\n').map_or(0, |at| at.saturating_add(1));
-        PolicyError::Toml {
-            file: file.to_owned(),
-            line: before.matches('\n').count().saturating_add(1),
-            column: before.get(line_start..).map_or(0, |tail| tail.chars().count()).saturating_add(1),
-            problem: error.message().replace('\n', " "),
-        }
+        let at = error.span().map_or(0, |span| span.start);
+        at_place(file, text, at, error.message().replace('\n', " "))
     })
+}
+
+/// A problem at a byte of a TOML file, as line and column.
+pub(crate) fn at_place(file: &str, text: &str, at: usize, problem: String) -> PolicyError {
+    let before = text.get(..at).unwrap_or_default();
+    let line_start = before.rfind('\n').map_or(0, |at| at.saturating_add(1));
+    PolicyError::Toml {
+        file: file.to_owned(),
+        line: before.matches('\n').count().saturating_add(1),
+        column: before.get(line_start..).map_or(0, |tail| tail.chars().count()).saturating_add(1),
+        problem,
+    }
 }
 
 /// A file whose detached signature was verified: exists only after the check.
