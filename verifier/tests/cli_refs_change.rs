@@ -1,4 +1,4 @@
-//! `hostmark refs rebase`, `refs import` and `refs capture --review`: the real binary on recorded boots and on files made here.
+//! `hostmark refs rebase` and `refs capture --review`: the real binary on recorded boots.
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::unwrap_used,
@@ -107,26 +107,4 @@ fn a_capture_is_reviewed_against_the_bundle_that_it_replaces() {
     assert_eq!(written["version"].as_integer(), Some(7));
     let other = json_of(1, &["refs", "capture", "--boot-log", &log("secureboot"), "--review", old]);
     assert!(other["changes"].to_string().contains("pcrs.sha256.7"), "{other}");
-}
-
-#[test]
-fn a_keylime_policy_becomes_a_bundle() {
-    let dir = tempfile::tempdir().unwrap();
-    let (file, out) = (dir.path().join("policy.json"), dir.path().join("files.toml"));
-    let (file, out) = (file.to_str().unwrap(), out.to_str().unwrap());
-    let digest = "01".repeat(32);
-    let policy = json!({"meta": {"version": 1}, "digests": {"/usr/bin/a": [digest]}, "excludes": ["/x\n.*"]});
-    std::fs::write(file, policy.to_string()).unwrap();
-    let view = json_of(0, &["refs", "import", file, "-o", out, "--version", "4"]);
-    assert_eq!((&view["format"], &view["entries"]), (&json!("keylime-runtime-policy"), &json!(1)));
-    assert_eq!(view["findings"][0]["id"], json!("references.import.excludes"));
-    assert_eq!(json_of(0, &["policy", "check", out])["files"][0]["version"], json!(4));
-    let (code, text, _) = run(&["refs", "import", file]);
-    assert!(code == 0 && text.starts_with("# left out: references.import.excludes"), "{text}");
-    assert!(text.parse::<toml::Table>().is_ok(), "{text}");
-
-    std::fs::write(file, b"{\"meta\": {").unwrap();
-    let (code, out, err) = run(&["refs", "import", file]);
-    assert_eq!((code, out.as_str()), (2, ""));
-    assert!(err.contains("at byte "), "{err}");
 }

@@ -26,7 +26,7 @@ const CERTIFICATE_MAX: usize = 16 << 10;
 
 /// What signs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
     Rsa,
     P256,
     P384,
@@ -139,7 +139,13 @@ impl ImaKey {
         })
     }
 
-    pub(super) fn bits(&self) -> &[u8] {
+    /// What kind of key it is.
+    pub(crate) const fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// RSAPublicKey, or the uncompressed point.
+    pub(crate) fn bits(&self) -> &[u8] {
         &self.bits
     }
 }

@@ -5,6 +5,7 @@
 
 mod appraisal;
 pub mod capture;
+pub mod corim;
 mod ima;
 pub mod import;
 pub mod predicted;

@@ -18,7 +18,7 @@ use crate::replay::BANK;
 /// Most windows in one bundle.
 const WINDOWS_MAX: usize = 64;
 /// Longest name of a hardware model: SMBIOS strings are below 128.
-const MODEL_MAX: usize = 128;
+pub(super) const MODEL_MAX: usize = 128;
 /// Longest id of a change.
 const CHANGE_MAX: usize = 64;
 

@@ -16,6 +16,7 @@ pub mod made;
 pub mod mutate;
 pub mod parsers;
 pub mod seeds;
+pub mod signed;
 pub mod targets;
 /// The maker of small images that the library's own tests use.
 #[path = "../../../attest/tests/common/uki.rs"]

@@ -7,7 +7,7 @@ mod rounds;
 
 use serde::Serialize;
 
-use crate::{made, uki};
+use crate::{made, signed, uki};
 
 /// A parser under fuzzing.
 #[derive(Debug, Clone, Copy)]
@@ -160,6 +160,11 @@ pub const TARGETS: &[Target] = &[
         run: policies::label,
     },
     Target { name: "keylime", seeds: &[Seed::Made(made::keylime)], run: policies::keylime },
+    Target {
+        name: "corim",
+        seeds: &[Seed::Made(signed::corim), Seed::Made(signed::payload)],
+        run: policies::signed_corim,
+    },
     Target { name: "rebase", seeds: &[Seed::Made(made::rebased)], run: policies::rebased },
     Target {
         name: "capture",

@@ -23,6 +23,7 @@ mod pool;
 mod predict;
 mod refs;
 mod refs_change;
+mod refs_import;
 mod show;
 mod token;
 mod toml_diff;

@@ -18,7 +18,8 @@ use super::connect::Connection;
 use super::document::{Diff, Document, Kind, Publish, Sign, compare, differences, publish, sign, write_beside};
 use super::failure::Failure;
 use super::predict::Predict;
-use super::refs_change::{Import, Rebase};
+use super::refs_change::Rebase;
+use super::refs_import::Import;
 use super::show::{Style, facts};
 use super::toml_diff::diff;
 use super::tree::reference_files;
@@ -56,7 +57,7 @@ pub(super) enum Refs {
     /// Accept what differs on one hardware model after an update, under a change's id, until a date. Shows the difference;
     /// --accept adds it to the bundle.
     Rebase(Box<Rebase>),
-    /// Make a bundle from another project's reference values: a Keylime runtime policy.
+    /// Make a bundle from another project's reference values: a Keylime runtime policy, or a CoRIM that a named key signed.
     Import(Box<Import>),
     /// Make reference values for the programs, libraries and modules of a host's root file system, read from a directory.
     Ima {

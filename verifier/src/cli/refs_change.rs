@@ -1,10 +1,8 @@
-//! `hostmark refs rebase` and `refs import`: bundles that change for a reason from outside. Both show first; nothing is signed here.
+//! `hostmark refs rebase`: a bundle that changes for a reason from outside. It shows first; nothing is signed here.
 
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use hostmark_attest::finding::Findings;
-use hostmark_attest::policy::import::{ImportError, Imported, keylime};
 use hostmark_attest::policy::rebase::{Difference, Rebased, Terms, rebase};
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -91,60 +89,5 @@ impl Rebase {
         let (model, change) = (terms.model.as_str(), terms.change.as_str());
         let view = RebaseView { bundle: &self.bundle, model, change, differences: &differences, accepted };
         Ok(Answer::new(&view, shown)?.refused_if(pending))
-    }
-}
-
-/// `… import FILE [-o FILE]`
-#[derive(Debug, Args)]
-pub(super) struct Import {
-    /// The file; `-` is standard input.
-    file: PathBuf,
-    /// The bundle's version; it must grow with each publication.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    version: u64,
-    /// Write here instead of standard output.
-    #[arg(short = 'o', long = "out", value_name = "FILE")]
-    out: Option<PathBuf>,
-}
-
-#[derive(Debug, Serialize)]
-struct ImportView<'a> {
-    format: &'static str,
-    entries: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    written: Option<&'a Path>,
-    findings: &'a Findings,
-    /// The bundle, where it is not written.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    bundle: Option<&'a str>,
-}
-
-impl Import {
-    pub(super) fn run(self, style: Style) -> Outcome {
-        let bytes = input::read(&self.file, "a file of reference values", input::REFERENCES_MAX)?;
-        let imported = keylime(&bytes, self.version).map_err(|error| match &error {
-            ImportError::Json(json) => input::json_error(&self.file, &bytes, json),
-            _ => Failure::unusable(format!("{}: {}", self.file.display(), one_line(&error.to_string()))),
-        })?;
-        self.answer("keylime-runtime-policy", &imported, style)
-    }
-
-    fn answer(&self, format: &'static str, imported: &Imported, style: Style) -> Outcome {
-        let Imported { text, entries, findings } = imported;
-        let Some(path) = &self.out else {
-            let view = ImportView { format, entries: *entries, written: None, findings, bundle: Some(text) };
-            // What was left out must not get lost where the bundle itself is the answer: it stands above it, as comments.
-            let notes = findings.as_slice().iter().map(|one| format!("# left out: {}\n", one_line(&one.to_string())));
-            return Ok(Answer::new(&view, notes.collect::<String>() + text)?.product());
-        };
-        write_beside(path, text.as_bytes())?;
-        let shown = facts([
-            ("read", format.to_owned()),
-            ("entries", entries.to_string()),
-            ("written", path.display().to_string()),
-            ("next", format!("review it, then: hostmark refs sign {} --key KEY", path.display())),
-        ]) + &style.findings(findings.as_slice());
-        let view = ImportView { format, entries: *entries, written: Some(path), findings, bundle: None };
-        Answer::new(&view, shown)
     }
 }

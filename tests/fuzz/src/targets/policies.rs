@@ -8,6 +8,7 @@ use hostmark_attest::admission::AdmissionPolicy;
 use hostmark_attest::digest::HashAlg;
 use hostmark_attest::label::{Label, Levels};
 use hostmark_attest::policy::capture::{Capture, capture};
+use hostmark_attest::policy::corim::{Signer, VerifiedCorim};
 use hostmark_attest::policy::import;
 use hostmark_attest::policy::predicted::{Validity, bundle};
 use hostmark_attest::policy::rebase::{Terms, rebase};
@@ -18,7 +19,7 @@ use hostmark_attest::predict::{Conditions, Phase, Uki};
 use time::OffsetDateTime;
 use time::macros::datetime;
 
-use crate::made;
+use crate::{made, signed};
 
 const NOW: OffsetDateTime = datetime!(2026-11-22 8:00 UTC);
 const UNTIL: OffsetDateTime = datetime!(2026-12-24 0:00 UTC);
@@ -60,6 +61,22 @@ pub(super) fn keylime(bytes: &[u8]) {
     for digest in imported.text.split(['"', '\'']).filter_map(|one| one.split_once(':')).map(|(_, hex)| hex) {
         let plain = digest.len() >= 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
         assert!(!plain || input.contains(&digest.to_ascii_lowercase()) || input.contains("\\u"), "{digest}");
+    }
+}
+
+/// As a whole file, and as what a trusted author signs: behind the signature lies most of the parser.
+pub(super) fn signed_corim(bytes: &[u8]) {
+    text(bytes, |text| drop(Signer::from_pem("fuzz", text)));
+    for file in [bytes.to_vec(), signed::envelope(bytes)] {
+        let Ok(verified) = VerifiedCorim::verify(&file, signed::signers(), NOW) else { continue };
+        for environment in [None, verified.environments().next()] {
+            if let Ok((imported, _)) = verified.import(environment, 3) {
+                let Ok(read) = References::parse("imported", &imported.text) else {
+                    panic!("what is imported can be read")
+                };
+                assert_eq!((read.version(), read.open(NOW).count()), (3, 1), "what is imported is valid now");
+            }
+        }
     }
 }
 
