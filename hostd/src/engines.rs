@@ -10,14 +10,14 @@ pub mod events;
 mod api;
 mod containerd;
 mod docker;
-mod files;
+pub(crate) mod files;
 mod mounts;
 mod nvidia;
 mod podman;
 mod process;
-mod settings;
+pub(crate) mod settings;
 pub mod transitions;
-mod units;
+pub(crate) mod units;
 mod workloads;
 
 use std::collections::{BTreeMap, BTreeSet};

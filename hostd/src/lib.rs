@@ -9,6 +9,7 @@ pub mod doctor;
 pub mod engines;
 pub mod host_log;
 pub mod measure;
+pub mod profile;
 pub mod provision;
 pub mod run;
 pub mod state;

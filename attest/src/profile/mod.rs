@@ -26,7 +26,7 @@ pub use key::KeyPath;
 pub use layer::{Absent, Coverage, Layer, Profile};
 pub use outcome::{Effect, Observation, Observed, Outcome, SourceKind, Stated, Status, judge};
 pub use report::{Counts, ProfileReport};
-pub use resource::{AuditRule, ContainerFact, Resource, UnitFact};
+pub use resource::{AuditRule, ContainerFact, Keyed, Resource, UnitFact};
 pub use version::at_least as version_at_least;
 pub use want::{Predicate, Want};
 

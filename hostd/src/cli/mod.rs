@@ -4,7 +4,9 @@
 
 mod deprovision;
 mod doctor;
+mod explain;
 mod measure;
+mod plan;
 mod provision;
 mod run;
 mod status;
@@ -188,6 +190,10 @@ enum Command {
     Doctor(doctor::Args),
     /// Show what of the container engines would be stated in a round; asks no TPM.
     Measure(hostmark_hostd::measure::MeasureArgs),
+    /// Show what a profile would change on this host or in a directory; changes nothing. Exit code 0: nothing, 1: something.
+    Plan(plan::Args),
+    /// Say what a control wants, why, and what holds here.
+    Explain(explain::Args),
     /// Remove this host's keys, certificate and asset tag.
     Deprovision(deprovision::Args),
 }
@@ -210,6 +216,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Status(args) => status::run(&cli.common, args).map(ExitCode::from),
         Command::Measure(args) => measure::run(&cli.common, args),
         Command::Doctor(args) => doctor::run(&cli.common, args).map(ExitCode::from),
+        Command::Plan(args) => plan::run(&cli.common, args).map(ExitCode::from),
+        Command::Explain(args) => explain::run(&cli.common, args).map(ExitCode::from),
         Command::Deprovision(args) => deprovision::run(&cli.common, args).map(ExitCode::from),
     };
     match outcome {

@@ -157,7 +157,7 @@ impl Settings {
 }
 
 /// Lines with continuations joined by a space, comments and empty lines left out.
-fn logical_lines(text: &str) -> Vec<String> {
+pub(crate) fn logical_lines(text: &str) -> Vec<String> {
     let mut lines = Vec::new();
     let mut open: Option<String> = None;
     for raw in text.lines() {
@@ -276,7 +276,7 @@ pub(crate) fn glob(files: &mut Files<'_>, pattern: &str) -> Vec<String> {
 }
 
 /// Whether `*` and `?` make the pattern match the name. Time is bounded by the product of the lengths.
-fn matches(pattern: &str, name: &str) -> bool {
+pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
     let mut reach = vec![false; name.len().saturating_add(1)];
     if let Some(first) = reach.first_mut() {

@@ -1,6 +1,7 @@
 //! Seeds of the formats that are this project's own, made by its own writers, and the fixed other side that some targets need.
 
 pub mod certificates;
+pub mod profiles;
 pub mod rounds;
 
 use std::collections::BTreeMap;

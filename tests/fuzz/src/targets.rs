@@ -3,6 +3,7 @@
 mod certificates;
 mod logs;
 mod policies;
+mod profiles;
 mod rounds;
 
 use serde::Serialize;
@@ -151,6 +152,8 @@ pub const TARGETS: &[Target] = &[
         seeds: &[Seed::Text(made::POLICY), Seed::Config("appraisal/"), Seed::Made(made::signers)],
         run: policies::policy,
     },
+    Target { name: "profile", seeds: &[Seed::Config("profiles/"), Seed::Text("a.'b.c'.d")], run: profiles::profile },
+    Target { name: "profile-report", seeds: &[Seed::Made(made::profiles::profile_report)], run: profiles::report },
     Target { name: "admission", seeds: &[Seed::Config("admission/")], run: policies::admission },
     Target { name: "pool", seeds: &[Seed::Config("pools/")], run: policies::pool },
     Target { name: "references", seeds: &[Seed::Text(made::REFERENCES)], run: policies::references },

@@ -1,0 +1,182 @@
+//! `hostd plan`.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use hostmark_attest::finding::one_line;
+use hostmark_attest::profile::{Level, Outcome, Part, Profile, ProfileReport, Severity, Status};
+use hostmark_hostd::engines::EnginesConfig;
+use hostmark_hostd::profile::{Change, DEFAULT_DIRECTORY, Host, Plan, examine, load, plan};
+
+use super::{Common, Exit, Failure, Output, print};
+
+/// Which profile, and of which host.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Selection {
+    /// Where the profiles are: PART/LEVEL.toml.
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_DIRECTORY)]
+    pub(crate) profiles: PathBuf,
+    /// Judge this directory as if it were `/`: no running kernel, no running engine.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+}
+
+/// Options of `hostd plan`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// A level (`hardened`), a part (`docker`) or both (`docker/hardened`); default: every part, `baseline`.
+    pub(crate) profile: Option<String>,
+    /// Only this part (repeatable).
+    #[arg(long, value_name = "PART")]
+    part: Vec<Part>,
+    /// Up to this level.
+    #[arg(long, value_name = "LEVEL")]
+    level: Option<Level>,
+    /// Exit with 1 when a control of this severity or above fails or cannot be judged.
+    #[arg(long, value_name = "SEVERITY")]
+    fail_on: Option<Severity>,
+    #[command(flatten)]
+    selection: Selection,
+}
+
+impl Selection {
+    /// The host that is looked at.
+    pub(crate) fn host(&self, common: &Common) -> Result<Host, Failure> {
+        let config = common.configuration()?.engines;
+        let config = match &self.root {
+            Some(root) => EnginesConfig { enabled: config.enabled, ..EnginesConfig::of_root(root) },
+            None => config,
+        };
+        if !config.root.is_dir() {
+            let problem = format!("{}: not a directory; give --root a root file system", config.root.display());
+            return Err(Failure::new(Exit::Usage, problem));
+        }
+        Ok(Host::new(config))
+    }
+
+    /// Its profile.
+    pub(crate) fn profile(&self, level: Level, parts: &BTreeSet<Part>) -> Result<Profile, Failure> {
+        load(&self.profiles, level, parts).map_err(|error| Failure::new(Exit::Usage, error))
+    }
+}
+
+impl Args {
+    /// Level and parts; what is named twice must agree.
+    fn wanted(&self) -> Result<(Level, BTreeSet<Part>), Failure> {
+        let mut parts: BTreeSet<Part> = self.part.iter().copied().collect();
+        let mut level = self.level;
+        for word in self.profile.iter().flat_map(|named| named.split('/')) {
+            if let Ok(named) = word.parse::<Level>() {
+                if level.is_some_and(|level| level != named) {
+                    return Err(Failure::new(Exit::Usage, format!("two levels: {named} and --level")));
+                }
+                level = Some(named);
+            } else {
+                let known =
+                    || [Level::ALL.map(Level::name).join(", "), Part::ALL.map(Part::name).join(", ")].join(", ");
+                let part = word.parse::<Part>();
+                let unknown = |_| {
+                    Failure::new(
+                        Exit::Usage,
+                        format!("`{}` is no level and no part; known: {}", one_line(word), known()),
+                    )
+                };
+                parts.insert(part.map_err(unknown)?);
+            }
+        }
+        Ok((level.unwrap_or(Level::Baseline), parts))
+    }
+}
+
+pub(crate) fn run(common: &Common, args: &Args) -> Result<Exit, Failure> {
+    let (level, parts) = args.wanted()?;
+    let profile = args.selection.profile(level, &parts)?;
+    let report = examine(&args.selection.host(common)?, &profile);
+    let plan = plan(&profile, &report);
+    match common.output {
+        Output::Json => print(&serde_json::json!({ "report": report, "plan": plan }).to_string()),
+        Output::Table => print(table(&profile, &report, &plan, common).trim_end()),
+    }
+    let unmet = args.fail_on.is_some_and(|least| report.unmet(&profile, least).next().is_some());
+    Ok(match () {
+        () if unmet || !plan.changes.is_empty() => Exit::Refused,
+        () if report.counts.error > 0 => Exit::Partial,
+        () => Exit::Good,
+    })
+}
+
+fn table(profile: &Profile, report: &ProfileReport, plan: &Plan, common: &Common) -> String {
+    let mut out = String::new();
+    for change in &plan.changes {
+        one_change(change, &mut out);
+    }
+    let shown = |status: Status| -> bool {
+        match status {
+            Status::Fail | Status::Error => true,
+            Status::Manual | Status::Waived => !common.quiet,
+            Status::Pass | Status::NotApplicable => common.verbose > 0,
+        }
+    };
+    let changing: BTreeSet<&str> = plan.changes.iter().map(|change| change.control.as_str()).collect();
+    for outcome in report.outcomes.iter().filter(|one| shown(one.status) && !changing.contains(one.control.as_str())) {
+        one_outcome(profile, outcome, &mut out);
+    }
+    let parts: Vec<&str> = report.parts.iter().map(|part| part.name()).collect();
+    let counts = &report.counts;
+    let _ = writeln!(
+        out,
+        "{} ({}): {} pass, {} fail, {} error, {} manual, {} not applicable, {} waived",
+        report.level,
+        parts.join(", "),
+        counts.pass,
+        counts.fail,
+        counts.error,
+        counts.manual,
+        counts.not_applicable,
+        counts.waived
+    );
+    if plan.changes.is_empty() {
+        let _ = writeln!(out, "nothing to change");
+    } else {
+        let gated = plan.changes.iter().filter(|change| change.gated).count();
+        let steps: Vec<&str> = plan.activate.iter().map(|step| step.name()).collect();
+        let needs = if steps.is_empty() { String::new() } else { format!("; then {}", steps.join(", ")) };
+        let _ = writeln!(out, "{} to change, {gated} of them only when asked for{needs}", plan.changes.len());
+    }
+    out
+}
+
+fn one_change(change: &Change, out: &mut String) {
+    let _ = writeln!(out, "change  {}  [{}] {}", change.control, change.severity, change.title);
+    let _ = writeln!(out, "        {}: {} → {}", change.resource, one_line(&change.from), one_line(&change.to));
+    let mut notes: Vec<String> = change.activate.iter().map(|step| step.name().to_owned()).collect();
+    match change.blast {
+        0 => {}
+        1 => notes.push("may break some workloads".to_owned()),
+        _ => notes.push("may break many workloads or the host".to_owned()),
+    }
+    notes.extend(change.one_way.then(|| "cannot be undone".to_owned()));
+    notes.extend(change.gated.then(|| "only when asked for".to_owned()));
+    notes.extend((!change.refs.is_empty()).then(|| change.refs.join(" ")));
+    if !notes.is_empty() {
+        let _ = writeln!(out, "        {}", notes.join(" · "));
+    }
+    if !change.reason.is_empty() {
+        let _ = writeln!(out, "        {}", change.reason);
+    }
+    if let Some(why) = &change.why {
+        let _ = writeln!(out, "        {why}");
+    }
+    out.push('\n');
+}
+
+/// One line on the verdict, one on why.
+pub(super) fn one_outcome(profile: &Profile, outcome: &Outcome, out: &mut String) {
+    let control = profile.control(&outcome.control);
+    let (severity, title) = control.map_or(("", ""), |control| (control.severity.name(), control.title.as_str()));
+    let _ = writeln!(out, "{:<14}  {}  [{severity}] {title}", outcome.status.name(), outcome.control);
+    if !outcome.reason.is_empty() {
+        let _ = writeln!(out, "{:<14}  {}", "", outcome.reason);
+    }
+}

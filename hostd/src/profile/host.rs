@@ -1,0 +1,165 @@
+//! The host that is observed: a root, the running kernel behind it or none, its engines and its containers.
+//!
+//! Establishes what `when` asks of a host. A directory has no kernel and no engine that runs: what only they could say is out of sight.
+
+use std::cell::OnceCell;
+use std::path::PathBuf;
+
+use hostmark_attest::manifest::{EngineManifest, EngineState, Setting};
+use hostmark_attest::profile::When;
+use hostmark_attest::workload::Inventory;
+
+use super::root::{Root, Text};
+use crate::engines::{self, DigestCache, EnginesConfig, WorkloadCache};
+
+/// What is observed.
+#[derive(Debug)]
+pub struct Host {
+    pub(crate) root: Root,
+    /// Where /proc and /sys of the running kernel are; none for a directory.
+    pub(crate) kernel: Option<Root>,
+    config: EnginesConfig,
+    manifest: OnceCell<EngineManifest>,
+    inventory: OnceCell<Option<Inventory>>,
+}
+
+/// What a fact of a host is, when it can be told.
+type Told<T> = Result<T, String>;
+
+impl Host {
+    /// What the engines' configuration names: the running host for the root `/`, a directory that looks like one for any other.
+    #[must_use]
+    pub fn new(config: EnginesConfig) -> Self {
+        let kernel = config.root_is_default().then(|| Root::new("/"));
+        Self { root: Root::new(&config.root), kernel, config, manifest: OnceCell::new(), inventory: OnceCell::new() }
+    }
+
+    /// A directory with the /proc and /sys of another one: for tests.
+    #[must_use]
+    pub fn with_kernel(mut self, kernel: impl Into<PathBuf>) -> Self {
+        self.kernel = Some(Root::new(kernel));
+        self
+    }
+
+    /// Whether a kernel and engines run behind the root.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.kernel.is_some()
+    }
+
+    /// What the engines are made of and run with.
+    pub(crate) fn manifest(&self) -> &EngineManifest {
+        self.manifest.get_or_init(|| engines::measure(&self.config, &mut DigestCache::default()).manifest)
+    }
+
+    /// One engine.
+    pub(crate) fn engine(&self, name: &str) -> Option<&EngineState> {
+        self.manifest().engines.get(name)
+    }
+
+    /// The containers; None when no engine has any.
+    ///
+    /// # Errors
+    /// The inventory does not hold together.
+    pub(crate) fn inventory(&self) -> Option<&Inventory> {
+        let take = || {
+            let bytes = engines::inventory(&self.config, self.manifest(), &mut WorkloadCache::default());
+            if bytes.is_empty() { None } else { Inventory::parse(&bytes).ok() }
+        };
+        self.inventory.get_or_init(take).as_ref()
+    }
+
+    /// `ID-VERSION_ID` of os-release.
+    pub(crate) fn distribution(&self) -> String {
+        let text = ["/etc/os-release", "/usr/lib/os-release"].iter().find_map(|path| match self.root.text(path) {
+            Text::Read(text) => Some(text),
+            Text::Missing | Text::Unreadable(_) => None,
+        });
+        let text = text.unwrap_or_default();
+        let field = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+            line.map_or_else(|| "unknown".to_owned(), |value| value.trim_matches(['"', '\'']).to_owned())
+        };
+        format!("{}-{}", field("ID"), field("VERSION_ID"))
+    }
+
+    /// Why a control does not concern this host; None when it does.
+    ///
+    /// # Errors
+    /// Why that cannot be told.
+    pub(crate) fn unmet(&self, when: &When) -> Told<Option<String>> {
+        let has = |path: &str| self.root.has(path);
+        if let Some(engine) = &when.engine
+            && !self.installed(engine)
+        {
+            return Ok(Some(format!("{engine} is not installed")));
+        }
+        if let Some(wanted) = when.swarm
+            && self.swarm()? != wanted
+        {
+            return Ok(Some(if wanted { "no swarm is active" } else { "a swarm is active" }.to_owned()));
+        }
+        if let Some(wanted) = when.rootless
+            && self.rootless() != wanted
+        {
+            return Ok(Some(
+                if wanted { "no engine runs without root" } else { "the engine runs without root" }.to_owned(),
+            ));
+        }
+        if let Some(wanted) = when.kubernetes
+            && self.installed("kubelet") != wanted
+        {
+            return Ok(Some(if wanted { "no kubelet is installed" } else { "a kubelet is installed" }.to_owned()));
+        }
+        if let Some(wanted) = when.efi {
+            let efi = self.kernel.as_ref().map_or_else(|| has("/boot/efi"), |kernel| kernel.has("/sys/firmware/efi"));
+            if efi != wanted {
+                return Ok(Some(if wanted { "it did not boot from EFI" } else { "it booted from EFI" }.to_owned()));
+            }
+        }
+        if let Some(unit) = &when.unit
+            && super::observe::units::fragment(&self.root, unit).is_none()
+        {
+            return Ok(Some(format!("there is no unit {unit}")));
+        }
+        if let Some(package) = &when.package
+            && super::observe::packages::version(&self.root, package)?.is_none()
+        {
+            return Ok(Some(format!("the package {package} is not installed")));
+        }
+        if let Some(file) = when.file.as_ref().filter(|file| !has(file)) {
+            return Ok(Some(format!("there is no {file}")));
+        }
+        if let Some(file) = when.no_file.as_ref().filter(|file| has(file)) {
+            return Ok(Some(format!("there is a {file}")));
+        }
+        Ok(None)
+    }
+
+    /// Whether an engine, or the kubelet, is installed.
+    pub(crate) fn installed(&self, engine: &str) -> bool {
+        const DIRECTORIES: [&str; 4] = ["/usr/local/bin", "/usr/bin", "/usr/local/sbin", "/usr/sbin"];
+        match self.engine(engine) {
+            Some(state) => state.installed,
+            None => DIRECTORIES.iter().any(|directory| self.root.has(&format!("{directory}/{engine}"))),
+        }
+    }
+
+    /// Whether Docker is part of a swarm: its own word, or what it keeps on disk when it does not run.
+    fn swarm(&self) -> Told<bool> {
+        let docker = self.engine("docker");
+        match docker.and_then(|docker| docker.settings.get("swarm.state")).and_then(|stated| stated.get("live")) {
+            Some(Setting::Text(state)) => Ok(state != "inactive"),
+            _ if docker.is_some_and(|docker| !docker.processes.is_empty()) => {
+                Err("Docker runs and does not say whether a swarm is active".to_owned())
+            }
+            _ => Ok(self.root.has("/var/lib/docker/swarm/docker-state.json")),
+        }
+    }
+
+    /// Whether Docker runs without root.
+    fn rootless(&self) -> bool {
+        let options = self.engine("docker").and_then(|docker| docker.settings.get("security-options")?.get("live"));
+        matches!(options, Some(Setting::List(list)) if list.iter().any(|option| option == "name=rootless"))
+    }
+}

@@ -1,0 +1,87 @@
+//! Holding this host, or a directory that looks like one, against a profile.
+//!
+//! DESIGN law 8 and issue "Hardened host profiles". Establishes for each control what holds and who says so: kernel, engine, arguments, unit,
+//! file. It changes nothing. What it says is hostd's word: the verifier treats it as reported.
+
+mod host;
+mod observe;
+mod plan;
+mod root;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use hostmark_attest::policy::PolicyError;
+use hostmark_attest::profile::{FILE_MAX, Layer, Level, Outcome, Part, Profile, ProfileReport, judge};
+
+pub use host::Host;
+pub use observe::observe;
+pub use plan::{Change, Plan, plan};
+
+/// Where profiles are looked for.
+pub const DEFAULT_DIRECTORY: &str = "/etc/hostmark/profiles";
+
+/// Why no profile can be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// A file does not say what a profile says.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// A file cannot be read.
+    #[error("{path}: {error}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// No file for what was asked for.
+    #[error("{directory}: no profile there for {parts}; name another directory with --profiles", directory = directory.display())]
+    Nothing {
+        /// Where it was looked for.
+        directory: PathBuf,
+        /// The parts.
+        parts: String,
+    },
+}
+
+/// Reads the profile files of these parts (empty: all) up to a level, `<part>/<level>.toml` below `directory`.
+///
+/// # Errors
+/// A file is unreadable or unsound, or there is none.
+pub fn load(directory: &Path, level: Level, parts: &BTreeSet<Part>) -> Result<Profile, LoadError> {
+    let wanted = |part: &Part| parts.is_empty() || parts.contains(part);
+    let mut layers = Vec::new();
+    for part in Part::ALL.into_iter().filter(wanted) {
+        for level in Level::ALL.into_iter().filter(|one| *one <= level) {
+            let path = directory.join(part.name()).join(format!("{level}.toml"));
+            // One byte more than a file may have, so that a longer one is refused and not cut.
+            let limit = u64::try_from(FILE_MAX).unwrap_or(u64::MAX).saturating_add(1);
+            let read =
+                crate::state::read(&path, limit).map_err(|error| LoadError::Read { path: path.clone(), error })?;
+            let Some(bytes) = read else { continue };
+            let text = String::from_utf8(bytes).map_err(|_| LoadError::Read {
+                path: path.clone(),
+                error: std::io::Error::new(std::io::ErrorKind::InvalidData, "it is not UTF-8 text"),
+            })?;
+            layers.push(Layer::parse(part, level, &text)?);
+        }
+    }
+    if layers.is_empty() {
+        let names: Vec<&str> = Part::ALL.into_iter().filter(wanted).map(Part::name).collect();
+        return Err(LoadError::Nothing { directory: directory.to_owned(), parts: names.join(", ") });
+    }
+    Ok(Profile::build(level, layers)?)
+}
+
+/// Observes every control of a profile. No canary runs: what only one of them shows stays `manual`.
+#[must_use]
+pub fn examine(host: &Host, profile: &Profile) -> ProfileReport {
+    let outcomes: Vec<Outcome> =
+        profile.controls().map(|control| judge(control, observe(host, control), None)).collect();
+    ProfileReport::new(profile, host.is_live(), outcomes)
+}
+
+#[cfg(test)]
+mod tests;

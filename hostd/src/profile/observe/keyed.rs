@@ -1,0 +1,228 @@
+//! Keys of files, and settings of engines: what several sources state, and which of them holds.
+//!
+//! dockerd(8): a flag and a key of daemon.json are one setting. containerd-config.toml(5): imports. containers.conf(5), registries.conf(5),
+//! crio.conf(5): drop-in directories over /etc over /usr/share. Engines' own files are taken from the engine manifest's measurement, so that
+//! there is one reading of flags, units and imports.
+
+use std::collections::BTreeMap;
+
+use hostmark_attest::manifest::{EngineState, Setting};
+use hostmark_attest::profile::{Control, KeyPath, Keyed, Observation, Observed, Prove, SourceKind, Stated};
+use serde_json::Value;
+
+use super::Result;
+use crate::engines::files::join;
+use crate::engines::settings::leaf;
+use crate::profile::host::Host;
+use crate::profile::root::{Root, Text};
+
+/// Files that others lie over: the vendor's file, the host's, the drop-in directory. Later ones win.
+const LAYERED: [(&str, &str, &str); 4] = [
+    ("/etc/containers/containers.conf", "/usr/share/containers/containers.conf", "/etc/containers/containers.conf.d"),
+    ("/etc/containers/registries.conf", "/usr/share/containers/registries.conf", "/etc/containers/registries.conf.d"),
+    ("/etc/containers/storage.conf", "/usr/share/containers/storage.conf", ""),
+    ("/etc/crio/crio.conf", "/usr/share/crio/crio.conf", "/etc/crio/crio.conf.d"),
+];
+
+pub(super) fn json(host: &Host, control: &Control, keyed: &Keyed) -> Result {
+    if keyed.path == "/etc/docker/daemon.json" {
+        return engine(host, control, "docker", &keyed.key.dotted(), keyed.default.as_ref());
+    }
+    let value = read(&host.root, &keyed.path, |text| {
+        serde_json::from_str(text).map_err(|error| format!("{}: {error}", keyed.path))
+    })?;
+    let found = value.as_ref().and_then(|value| at(value, &keyed.key));
+    Ok(one_file(&keyed.path, found, keyed.default.as_ref()))
+}
+
+pub(super) fn toml(host: &Host, control: &Control, keyed: &Keyed) -> Result {
+    if keyed.path == "/etc/containerd/config.toml" {
+        return engine(host, control, "containerd", &keyed.key.dotted(), keyed.default.as_ref());
+    }
+    let mut paths = Vec::new();
+    if let Some((own, vendor, directory)) = LAYERED.iter().find(|(own, ..)| *own == keyed.path) {
+        paths.extend([(*vendor).to_owned(), (*own).to_owned()]);
+        if !directory.is_empty() {
+            let names = host.root.list(directory)?;
+            paths.extend(names.iter().filter(|name| name.ends_with(".conf")).map(|name| join(directory, name)));
+        }
+    } else {
+        paths.push(keyed.path.clone());
+    }
+    let mut stated = Vec::new();
+    for path in paths {
+        let value = read(&host.root, &path, |text| {
+            let table: ::toml::Table =
+                text.parse().map_err(|error: ::toml::de::Error| format!("{path}: {}", error.message()))?;
+            serde_json::to_value(table).map_err(|error| format!("{path}: {error}"))
+        })?;
+        if let Some(found) = value.as_ref().and_then(|value| at(value, &keyed.key)) {
+            stated.push(Stated::new(SourceKind::File, path, Observed::Value(found)));
+        }
+    }
+    let Some(effective) = stated.pop() else { return Ok(one_file(&keyed.path, None, keyed.default.as_ref())) };
+    // What a drop-in overrides is no contradiction; it is told where the drop-in is what is wrong.
+    let good = matches!(&effective.value, Observed::Value(value) if control.want.accepts(Some(value), false));
+    Ok(Observation::Seen { effective, others: if good { Vec::new() } else { stated } })
+}
+
+pub(super) fn ini(host: &Host, path: &str, section: Option<&str>, key: &str, default: Option<&Setting>) -> Result {
+    let found = match host.root.text(path) {
+        Text::Missing => None,
+        Text::Unreadable(why) => return Err(why),
+        Text::Read(text) => last_assignment(&text, section, key),
+    };
+    Ok(one_file(path, found.map(Setting::Text), default))
+}
+
+/// The last assignment of a key in a section, quotes around the value removed.
+fn last_assignment(text: &str, section: Option<&str>, key: &str) -> Option<String> {
+    let mut inside = section.is_none();
+    let mut found = None;
+    for line in text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';'])) {
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            inside = section == Some(name.trim());
+        } else if let Some((name, value)) = line.split_once('=').filter(|_| inside)
+            && name.trim().trim_start_matches("export ") == key
+        {
+            let value = value.trim();
+            let quoted = |quote: char| value.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote));
+            found = Some(quoted('"').or_else(|| quoted('\'')).unwrap_or(value).to_owned());
+        }
+    }
+    found
+}
+
+/// A file that is the state itself.
+fn one_file(path: &str, found: Option<Setting>, default: Option<&Setting>) -> Observation {
+    let effective = match (found, default) {
+        (Some(value), _) => Stated::new(SourceKind::File, path, Observed::Value(value)),
+        (None, Some(value)) => Stated::new(SourceKind::Default, "the default", Observed::Value(value.clone())),
+        (None, None) => Stated::new(SourceKind::File, path, Observed::Absent),
+    };
+    Observation::Seen { effective, others: Vec::new() }
+}
+
+fn read(root: &Root, path: &str, parse: impl Fn(&str) -> Result<Value>) -> Result<Option<Value>> {
+    match root.text(path) {
+        Text::Missing => Ok(None),
+        Text::Unreadable(why) => Err(why),
+        Text::Read(text) => parse(&text).map(Some),
+    }
+}
+
+/// The value at a key; of a table the names of its keys.
+fn at(value: &Value, key: &KeyPath) -> Option<Setting> {
+    let found = key.segments().iter().try_fold(value, |value, segment| value.get(segment))?;
+    match found {
+        Value::Object(table) => Some(Setting::List(table.keys().cloned().collect())),
+        other => leaf(other, false),
+    }
+}
+
+/// A setting of an engine, from every source that the engine manifest names.
+pub(super) fn engine(host: &Host, control: &Control, name: &str, setting: &str, default: Option<&Setting>) -> Result {
+    let Some(state) = host.engine(name) else { return Err(format!("{name} is not an engine that is measured")) };
+    let mut stated = sources(name, state, setting);
+    if let Some(one) = blinding(state, &stated) {
+        return Err(one);
+    }
+    let by_default = Stated::new(SourceKind::Default, "the default", Observed::of(default.cloned()));
+    let told = |kind: SourceKind| stated.iter().any(|one| one.by == kind);
+    if control.prove == Prove::Api && !told(SourceKind::Api) {
+        let why = match (host.is_live(), state.processes.is_empty()) {
+            (false, _) => format!("a directory has no running {name} to ask"),
+            (true, true) => format!("{name} does not run"),
+            (true, false) => format!("{name} does not say"),
+        };
+        // What it would start with.
+        let files = if stated.is_empty() && default.is_some() { vec![by_default] } else { stated };
+        return Ok(Observation::OutOfSight { reason: why, files });
+    }
+    // A running daemon has what its own arguments say; its unit's are for the next start.
+    let runs = !state.processes.is_empty();
+    let weight = |kind: SourceKind| match kind {
+        SourceKind::Api => 0,
+        SourceKind::Argv => 1,
+        SourceKind::Dump => 2,
+        SourceKind::Unit if !runs => 2,
+        SourceKind::File => 3,
+        SourceKind::Unit => 5,
+        _ => 6,
+    };
+    if runs && stated.iter().all(|one| one.by == SourceKind::Unit) && default.is_some() {
+        stated.push(by_default.clone());
+    }
+    stated.sort_by_key(|one| if one.by == SourceKind::Default { 4 } else { weight(one.by) });
+    let mut stated = stated.into_iter();
+    let effective = stated.next().unwrap_or(by_default);
+    Ok(Observation::Seen { effective, others: stated.filter(|one| one.by != SourceKind::Default).collect() })
+}
+
+/// Everything that states a setting. Of a table the names of what is in it.
+fn sources(engine: &str, state: &EngineState, setting: &str) -> Vec<Stated> {
+    let mut by_source: BTreeMap<&str, Setting> = BTreeMap::new();
+    if let Some(stated) = state.settings.get(setting) {
+        by_source.extend(stated.iter().map(|(source, value)| (source.as_str(), value.clone())));
+    } else {
+        let prefix = format!("{setting}.");
+        let mut tables: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for (name, stated) in &state.settings {
+            let Some(rest) = name.strip_prefix(&prefix) else { continue };
+            let child = rest.split('.').next().unwrap_or(rest).to_owned();
+            for source in stated.keys() {
+                let names = tables.entry(source).or_default();
+                if names.last() != Some(&child) {
+                    names.push(child.clone());
+                }
+            }
+        }
+        by_source.extend(tables.into_iter().map(|(source, names)| (source, Setting::List(names))));
+    }
+    let configuration = |source: &str| {
+        let own = if engine == "docker" { "/etc/docker/daemon.json" } else { "/etc/containerd/config.toml" };
+        let known = source == "file" && state.configuration.contains_key(own);
+        if known { own.to_owned() } else { format!("{engine}'s configuration {source}") }
+    };
+    let one = |(source, value): (&str, Setting)| {
+        let (by, name) = match source.split('#').next().unwrap_or_default() {
+            "live" => (SourceKind::Api, format!("{engine} itself")),
+            "argv" => (SourceKind::Argv, format!("the arguments of the running {engine} daemon")),
+            "unit" => (SourceKind::Unit, format!("the unit of {engine}")),
+            "dump" => (SourceKind::Dump, format!("{engine} config dump")),
+            _ => (SourceKind::File, configuration(source)),
+        };
+        Stated::new(by, name, Observed::Value(value))
+    };
+    by_source.into_iter().map(one).collect()
+}
+
+/// A configuration that cannot be read may say anything: nothing that rests on it is known.
+fn blinding(state: &EngineState, stated: &[Stated]) -> Option<String> {
+    let told = stated.iter().any(|one| one.by == SourceKind::Api);
+    let configures = |what: &str| {
+        what.starts_with("/etc/") || what.ends_with(".service") || what.ends_with(".conf") || what.starts_with("dump:")
+    };
+    let one = state.unreadable.iter().find(|one| configures(&one.what) && !told)?;
+    Some(format!("{}: {}", one.what, one.why))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_assignment_in_its_section_counts() {
+        let text = "# a=0\na = 1\n;a=2\n[Time]\na=3\n  NTP=\"x y\"\n[Other]\na=4\nexport b='5'\n";
+        for (section, key, expect) in [
+            (None, "a", Some("1")),
+            (Some("Time"), "a", Some("3")),
+            (Some("Time"), "NTP", Some("x y")),
+            (Some("Other"), "b", Some("5")),
+            (Some("Time"), "b", None),
+            (None, "c", None),
+        ] {
+            assert_eq!(last_assignment(text, section, key).as_deref(), expect, "{section:?} {key}");
+        }
+    }
+}

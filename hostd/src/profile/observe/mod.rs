@@ -1,0 +1,60 @@
+//! One observer for each kind of resource.
+//!
+//! Establishes the effective value and who else states it. Reads files below the root, /proc and /sys of the running kernel, the engines'
+//! measured state, and asks `auditctl` for the kernel's rules; starts nothing else and changes nothing.
+
+mod accounts;
+mod audit;
+mod containers;
+mod files;
+mod kernel;
+mod keyed;
+pub(super) mod packages;
+mod sysctl;
+pub(super) mod units;
+
+use hostmark_attest::profile::{Control, Observation, Resource};
+
+use super::host::Host;
+
+/// Why something that only a running kernel or engine could say is not said of a directory.
+const NO_KERNEL: &str = "a directory has no running kernel to ask";
+
+/// What is known of a control's resource on this host.
+#[must_use]
+pub fn observe(host: &Host, control: &Control) -> Observation {
+    match host.unmet(&control.when) {
+        Ok(None) => {}
+        Ok(Some(reason)) => return Observation::NotApplicable { reason },
+        Err(reason) => return Observation::Failed { reason },
+    }
+    let observed = match &control.resource {
+        Resource::Json(keyed) => keyed::json(host, control, keyed),
+        Resource::Toml(keyed) => keyed::toml(host, control, keyed),
+        Resource::Ini { path, section, key, default } => {
+            keyed::ini(host, path, section.as_deref(), key, default.as_ref())
+        }
+        Resource::Engine { engine, setting, default } => {
+            keyed::engine(host, control, engine, setting, default.as_ref())
+        }
+        Resource::Sysctl { names } => sysctl::sysctl(host, names),
+        Resource::File { paths, parents } => files::files(host, control, paths, *parents),
+        Resource::Unit { units, fact } => units::unit(host, units, fact),
+        Resource::Audit(rule) => audit::audit(host, rule),
+        Resource::Module { names } => kernel::modules(host, names),
+        Resource::Cmdline { word } => kernel::cmdline(host, word),
+        Resource::Mount { path, setting } => kernel::mount(host, path, setting.as_deref()),
+        Resource::Group { name } => accounts::group(host, name),
+        Resource::Subid { path } => accounts::subid(host, path),
+        Resource::Package { names } => packages::package(host, control, names),
+        Resource::Container { fact } => containers::containers(host, *fact),
+    };
+    observed.unwrap_or_else(|reason| Observation::Failed { reason })
+}
+
+/// What an observer found, or why it found nothing.
+type Result<T = Observation> = std::result::Result<T, String>;
+
+fn not_applicable(reason: impl Into<String>) -> Observation {
+    Observation::NotApplicable { reason: reason.into() }
+}

@@ -1,0 +1,107 @@
+//! `hostd plan` and `hostd explain` as programs: exit codes, tables, JSON, errors. The host is a directory that the test makes.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+fn put(root: &Path, path: &str, text: &str) {
+    let path = root.join(path);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, text).unwrap();
+}
+
+/// Exit code, standard output, standard error of a command on a root and a directory of profiles.
+fn hostd(root: &Path, profiles: &Path, arguments: &[&str]) -> (i32, String, String) {
+    let state = root.join("none.toml");
+    std::fs::write(&state, "").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_hostd"))
+        .args(arguments)
+        .arg("--config")
+        .arg(&state)
+        .arg("--root")
+        .arg(root)
+        .arg("--profiles")
+        .arg(profiles)
+        .output()
+        .unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+/// Docker, with two settings that baseline and hardened want otherwise.
+fn docker(root: &Path) {
+    put(root, "usr/sbin/dockerd", "dockerd");
+    put(root, "etc/docker/daemon.json", r#"{"iptables": false, "icc": true}"#);
+}
+
+fn shipped() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/profiles")
+}
+
+#[test]
+fn a_plan_says_from_and_to_and_its_exit_code_whether_anything_is_pending() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, profiles) = (dir.path().join("root"), dir.path().join("profiles"));
+    docker(&root);
+    let iptables = std::fs::read_to_string(shipped().join("docker/baseline.toml")).unwrap();
+    let start = iptables.find("[[control]]\nid = \"docker.iptables\"").unwrap();
+    let end = iptables[start..].find("\n\n").unwrap();
+    put(&profiles, "docker/baseline.toml", &iptables[start..start.saturating_add(end)]);
+
+    let (code, table, _) = hostd(&root, &profiles, &["plan", "docker/baseline"]);
+    assert_eq!(code, 1, "{table}");
+    assert!(table.contains("/etc/docker/daemon.json: iptables: false (/etc/docker/daemon.json) → true"), "{table}");
+    assert!(table.contains("engine-restart") && table.contains("1 to change"), "{table}");
+    let (code, json, _) = hostd(&root, &profiles, &["plan", "--output", "json"]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((code, &json["plan"]["changes"][0]["control"]), (1, &Value::from("docker.iptables")));
+    assert_eq!(json["report"]["outcomes"][0]["status"], "fail");
+
+    put(&root, "etc/docker/daemon.json", r#"{"iptables": true}"#);
+    let (code, table, _) = hostd(&root, &profiles, &["plan"]);
+    assert_eq!(code, 0, "{table}");
+    assert!(table.contains("nothing to change"), "{table}");
+    put(&root, "etc/docker/daemon.json", "{");
+    assert_eq!(hostd(&root, &profiles, &["plan"]).0, 4, "what cannot be judged is not good");
+    assert_eq!(hostd(&root, &profiles, &["plan", "--fail-on", "high"]).0, 1);
+    assert_eq!(hostd(&root, &profiles, &["plan", "--fail-on", "critical"]).0, 4);
+}
+
+#[test]
+fn what_cannot_be_planned_is_told_in_one_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, profiles) = (dir.path().join("root"), dir.path().join("profiles"));
+    docker(&root);
+    put(&profiles, "docker/baseline.toml", "[[control]]\nid = \"docker.x\"\nshell = \"true\"\n");
+    let none = dir.path().join("none");
+    for (directory, arguments, part) in [
+        (&profiles, &["plan"][..], "docker/baseline.toml: line 3, column 1: unknown field `shell`"),
+        (&none, &["plan", "docker"], "no profile there for docker"),
+        (&shipped(), &["plan", "paranoid"], "`paranoid` is no level and no part"),
+        (&shipped(), &["plan", "hardened", "--level", "baseline"], "two levels"),
+        (&shipped(), &["explain", "docker.nothing"], "no control `docker.nothing`; there are docker."),
+        (&shipped(), &["explain", "x"], "no control `x`; ids begin with audit"),
+    ] {
+        let (code, out, error) = hostd(&root, directory, arguments);
+        assert_eq!((code, out.as_str(), error.lines().count()), (2, "", 1), "{arguments:?}: {error}");
+        assert!(error.contains(part), "{part}: {error}");
+    }
+}
+
+#[test]
+fn explain_says_what_is_wanted_why_and_what_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    docker(dir.path());
+    let (code, text, _) = hostd(dir.path(), &shipped(), &["explain", "docker.icc"]);
+    assert_eq!(code, 1, "{text}");
+    for part in
+        ["docker.icc  [high, hardened]", "wanted    false", "found     /etc/docker/daemon.json: true", "verdict   fail"]
+    {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let (code, json, _) = hostd(dir.path(), &shipped(), &["explain", "docker.live-restore", "--output", "json"]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((code, &json["control"]["id"]), (1, &Value::from("docker.live-restore")));
+}
