@@ -20,6 +20,7 @@ setup-image:
 	@images/setup image
 
 demo: setup-run ## A verifier and three hosts on software TPMs, until Ctrl-C
+	@echo 'building verifier, hostd and the demo: some minutes the first time'
 	@$(CARGO) build --quiet --locked -p hostmark-hostd -p hostmark-verifier -p hostmark-tests --bins
 	@$(CARGO) run --quiet --locked -p hostmark-tests --bin demo
 

@@ -45,6 +45,19 @@ fn a_host_is_approved_explained_placed_rested_and_retired_by_command() {
     host.provision(None).unwrap().good().unwrap();
     assert_eq!(answer(&lab, 1, &["pool", "explain", "node-1", POOL])["admitted"], false, "it has proven nothing yet");
 
+    // A second one is approved under a policy that nobody published: whoever approves is told, and so is whoever asks later.
+    let second = lab.host("node-2").unwrap();
+    second.provision(None).unwrap();
+    let waiting = answer(&lab, 0, &["host", "list"]);
+    let second = waiting.as_array().unwrap().iter().find(|one| one["state"] == "pending").unwrap()["host"].clone();
+    let assign = ["--node", "node-2", "--scheduler", SCHEDULER, "--label", LABEL];
+    let told = text(&lab, &[&["host", "approve", second.as_str().unwrap()][..], &assign].concat());
+    assert!(told.code == Some(0) && told.stdout.contains("cannot be judged yet"), "{told}");
+    assert!(told.stdout.contains("hostmark policy publish"), "{told}");
+    let why = answer(&lab, 0, &["host", "explain", "node-2"]);
+    assert_eq!(why["refused"][0]["id"], "policy.unpublished", "{why}");
+    answer(&lab, 0, &["host", "retire", "node-2"]);
+
     host.run().unwrap();
     lab.wait_admitted(&mut host).unwrap();
     let good = text(&lab, &["pool", "explain", "node-1", POOL]);
@@ -90,6 +103,6 @@ fn a_host_is_approved_explained_placed_rested_and_retired_by_command() {
 
     answer(&lab, 0, &["host", "retire", "node-1"]);
     assert_eq!(answer(&lab, 0, &["host", "list"]), serde_json::json!([]));
-    assert_eq!(answer(&lab, 0, &["host", "list", "--all"])[0]["state"], "retired");
+    assert_eq!(answer(&lab, 0, &["host", "list", "--all"]).as_array().unwrap().len(), 2);
     assert_eq!(answer(&lab, 0, &["audit", "verify"])["verdict"], "verified");
 }

@@ -22,6 +22,12 @@ use crate::trust::{Trust, TrustError, stamp};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SetupError {
+    /// Nobody ran `verifier init` for this state directory.
+    #[error("{dir} holds no verifier: run `verifier init` with the same --config first, or mend state_dir")]
+    Uninitialised {
+        /// The state directory.
+        dir: PathBuf,
+    },
     /// Keys.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -122,6 +128,9 @@ fn load_ca(state_dir: &Path) -> Result<Ca, SetupError> {
 /// [`SetupError`].
 pub fn load(config: Config) -> Result<AppState, SetupError> {
     let clock = Clock::new().map_err(io(Path::new("/proc/sys/kernel/random/boot_id")))?;
+    if !config.state_dir.join("keys").exists() && !config.database().exists() {
+        return Err(SetupError::Uninitialised { dir: config.state_dir });
+    }
     let keys = Arc::new(Keys::load(&config.state_dir)?);
     let ca = load_ca(&config.state_dir)?;
     let store = Arc::new(Store::open(&config.database(), Arc::clone(&keys))?);
@@ -136,4 +145,21 @@ pub fn load(config: Config) -> Result<AppState, SetupError> {
 /// [`SetupError::Io`].
 pub fn now() -> Result<Now, SetupError> {
     Ok(Clock::new().map_err(io(Path::new("/proc/sys/kernel/random/boot_id")))?.now())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_without_a_verifier_is_told_with_the_remedy() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = || Config { state_dir: dir.path().join("state"), ..Config::default() };
+        let error = load(config()).unwrap_err().to_string();
+        assert!(error.contains("verifier init") && error.contains("state"), "{error}");
+        // A database without its keys is no empty directory: nothing invites to make new ones.
+        std::fs::create_dir(config().state_dir).unwrap();
+        std::fs::write(config().database(), b"").unwrap();
+        assert!(matches!(load(config()), Err(SetupError::Key(_))));
+    }
 }

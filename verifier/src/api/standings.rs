@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
+use hostmark_attest::finding::Finding;
 use hostmark_attest::pool::Mode;
 use hostmark_attest::tier::Submodule;
 use hostmark_attest::wire::PoolPlace;
@@ -51,8 +52,13 @@ fn summary(standing: &Standing, rules: &Rules, now: &Now) -> StandingSummary {
         pools: pools
             .map(|(pool, left)| PoolPlace { pool, not_after: rfc3339(now.unix_ms.saturating_add_unsigned(left)) })
             .collect(),
-        reason: standing.reason(),
+        reason: unjudged(standing, rules).or_else(|| standing.reason()),
     }
+}
+
+/// Why nobody can judge the host now, if so: its policy, or references that it names, are not published or not usable.
+fn unjudged(standing: &Standing, rules: &Rules) -> Option<Finding> {
+    rules.judge(&standing.row.assignment.policy).err().map(|refusal| *refusal.first)
 }
 
 fn verdict(pool: &CompiledPool, standing: &Standing, rules: &Rules, now: &Now) -> PoolVerdict {
@@ -95,6 +101,7 @@ pub(super) async fn show(State(state): State<AppState>, Path(host): Path<String>
     let last = standing.last.as_ref();
     let mut refused = standing.refused.clone();
     refused.extend(last.map(|last| last.findings.clone()).unwrap_or_default());
+    refused.extend(unjudged(standing, &view.rules));
     Ok(Json(StandingDetail {
         fields: fields(standing, &view.rules, &now),
         appraisal: standing.result.as_ref().map(|result| {

@@ -60,9 +60,18 @@ fn main() -> ExitCode {
         Command::Doctor { config } => doctor(&config),
     };
     outcome.unwrap_or_else(|error| {
-        eprintln!("verifier: {error:#}");
+        eprintln!("verifier: {}", told(&error));
         ExitCode::from(2)
     })
+}
+
+/// The error with its causes, each told once: many of our errors tell theirs themselves.
+fn told(error: &anyhow::Error) -> String {
+    error
+        .chain()
+        .skip(1)
+        .map(ToString::to_string)
+        .fold(error.to_string(), |told, cause| if told.contains(&cause) { told } else { format!("{told}: {cause}") })
 }
 
 fn init(dir: Option<PathBuf>, config: Option<&Path>, admin: &str, output: &str) -> anyhow::Result<ExitCode> {

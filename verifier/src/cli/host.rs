@@ -153,8 +153,16 @@ impl HostCommand {
             }
             Self::Approve { host, to } => {
                 let to = Assign::from(to);
-                let text = format!("{host} is {} with clearance {}", to.node, to.label);
-                order(&client, &host, "approve", &Approve { assignment: to }, text)
+                let mut text = format!("{host} is {} with clearance {}", to.node, to.label);
+                client.order(&["v1", "hosts", &host, "approve"], &Approve { assignment: to })?;
+                // The approval stands, whether its consequence can be told or not.
+                let standing = client.get::<StandingDetail>(&["v1", "hosts", &host, "standing"]);
+                for waits in standing.iter().flat_map(|one| &one.refused).filter(|one| one.id.starts_with("policy.")) {
+                    text += &format!("\nit cannot be judged yet: {}", waits.message);
+                    text +=
+                        &waits.expected.iter().chain(&waits.fix).map(|more| format!("; {more}")).collect::<String>();
+                }
+                Answer::new(&Done { host: &host, done: "approve" }, text + "\n")
             }
             Self::Import { file } => import(&client, &file),
             Self::Label { host, label } => {
@@ -215,6 +223,8 @@ fn list(client: &Client, all: bool, style: Style) -> Outcome {
         let next = match host.state {
             Standing::Pending => "approve it: hostmark host approve".to_owned(),
             Standing::RebindPending => "look at it: hostmark host rebind-tpm".to_owned(),
+            // What is held against a proven host that has its place is no reason for anything: hostmark host explain tells it.
+            _ if !pools.is_empty() => String::new(),
             _ => reason.map(|one| format!("{}: {}", one.id, one.message)).unwrap_or_default(),
         };
         vec![
