@@ -17,6 +17,9 @@ use rustls_pki_types::pem::PemObject as _;
 /// Largest trust file: all TPM makers' CAs in one PEM bundle have about 1.5 MB.
 const FILE_MAX: u64 = 4 * 1024 * 1024;
 
+/// How every PEM label of a private key ends, encrypted or not.
+const PRIVATE: &[u8] = b"PRIVATE KEY-----";
+
 /// Why the trust directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -49,6 +52,15 @@ pub enum TrustError {
     /// A signer's file without a P-256 public key.
     #[error("{path} holds no P-256 public key in PEM (BEGIN PUBLIC KEY)")]
     Signer {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A private key where public ones belong.
+    #[error(
+        "{path} holds a private key, which must not lie on the verifier: put its public half there (FILE.pub of `hostmark key create`), \
+         and make a new key if others could read this one"
+    )]
+    Private {
         /// The file.
         path: PathBuf,
     },
@@ -98,7 +110,12 @@ fn content(path: &Path) -> Result<Vec<u8>, TrustError> {
 fn signers(path: &Path, into: &mut KeySet) -> Result<(), TrustError> {
     let bad = || TrustError::Signer { path: path.into() };
     let mut found = false;
-    for spki in SubjectPublicKeyInfoDer::pem_slice_iter(&content(path)?) {
+    let pem = content(path)?;
+    // Beside a public one too: whoever may read the trust directory could sign.
+    if pem.windows(PRIVATE.len()).any(|bytes| bytes == PRIVATE) {
+        return Err(TrustError::Private { path: path.into() });
+    }
+    for spki in SubjectPublicKeyInfoDer::pem_slice_iter(&pem) {
         match PublicKey::from_spki(&spki.map_err(|_| bad())?) {
             Ok(key @ PublicKey::Ec { curve: Curve::P256, .. }) => {
                 let point = key.key_bytes();
@@ -186,14 +203,18 @@ mod tests {
         let root = include_bytes!("../../attest/testdata/recorded/swtpm-localca-rootca-cert.pem");
         let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
         let other = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
+        let (secret, both) = (key.serialize_pem(), key.public_key_pem() + &key.serialize_pem());
         let (key, other) = (key.public_key_pem(), other.public_key_pem());
-        let rows: [(&str, Files<'_>, Option<&str>); 6] = [
+        let private = Some("signers/ann.pem holds a private key");
+        let rows: [(&str, Files<'_>, Option<&str>); 8] = [
             ("nothing", &[], None),
             ("honest", &[("ek/simulated/ca.pem", root), ("signers/ann.pem", key.as_bytes())], None),
             ("unknown class", &[("ek/genuine/ca.pem", root)], Some("ek/genuine is not a class")),
             ("unverified is no class of roots", &[("ek/unverified/ca.pem", root)], Some("is not a class")),
             ("no certificate", &[("ek/hardware/ca.pem", b"x")], Some("ek/hardware/ca.pem: neither PEM")),
             ("other curve", &[("signers/ann.pem", other.as_bytes())], Some("signers/ann.pem holds no P-256")),
+            ("private key", &[("signers/ann.pem", secret.as_bytes())], private),
+            ("private key beside", &[("signers/ann.pem", both.as_bytes())], private),
         ];
         for (name, files, expect) in rows {
             let dir = tempfile::tempdir().unwrap();

@@ -386,6 +386,7 @@ fn a_permit_counts_for_its_node_and_pool_until_it_ends() {
 fn references_are_captured_compared_and_signed() {
     let dir = tempfile::tempdir().unwrap();
     let (one, two, key) = (path(&dir, "one.toml"), path(&dir, "two.toml"), path(&dir, "signer.pem"));
+    let three = path(&dir, "three.toml");
     let capture = |boot: &str, out: &str| {
         let (log, list) = (recorded(boot, "boot-log.bin"), recorded(boot, "ima.bin"));
         assert_eq!(run(&["refs", "capture", "--boot-log", &log, "--ima", &list, "-o", out]).code, 0);
@@ -394,8 +395,8 @@ fn references_are_captured_compared_and_signed() {
     capture("systemd-again", &two);
     let same = json_run(&["refs", "diff", &one, &two]);
     assert_eq!((same.code, &same.json()["changes"]), (0, &json!([])), "two boots of one image have one reference");
-    capture("secureboot", &two);
-    let other = json_run(&["refs", "diff", &one, &two]);
+    capture("secureboot", &three);
+    let other = json_run(&["refs", "diff", &one, &three]);
     assert_eq!(other.code, 1);
     let changes = other.json()["changes"].to_string();
     assert!(changes.contains("window[0].pcrs.sha256.7"), "{changes}");
@@ -422,6 +423,12 @@ fn references_are_captured_compared_and_signed() {
     jws::verify_detached(&REFERENCES, &text, &signature, &trusted).unwrap();
     assert!(jws::verify_detached(&REFERENCES, &text[1..], &signature, &trusted).is_err());
 
+    let public = format!("{key}.pub");
+    run(&["refs", "sign", &one, "--key", &public]).unusable(&[
+        &public,
+        "is the public half",
+        &format!("private key, {key}\n"),
+    ]);
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
     run(&["refs", "sign", &one, "--key", &key]).unusable(&["chmod 600"]);
     run(&["policy", "sign", &one, "--key", &key]).unusable(&["refs sign"]);

@@ -152,6 +152,16 @@ impl Drop for NewFile {
 /// Loads an operator's signing key, and its public half in PEM. A key that others may read is refused.
 pub(super) fn load(path: &Path) -> Result<(SoftwareKey, String), Failure> {
     let pem = Zeroizing::new(input::read_text(path, "a private key", input::SMALL_MAX)?);
+    let private = pem.contains("PRIVATE KEY-----");
+    if !private && ["-----BEGIN PUBLIC KEY-----", "-----BEGIN CERTIFICATE-----"].iter().any(|mark| pem.contains(mark)) {
+        return Err(Failure::unusable(format!(
+            "{}: is the public half of a key, which signs nothing: name the private key{}",
+            path.display(),
+            path.to_str()
+                .and_then(|name| name.strip_suffix(".pub"))
+                .map_or_else(String::new, |name| format!(", {name}"))
+        )));
+    }
     let mode = std::fs::metadata(path).map(|data| data.mode() & 0o777).unwrap_or(0);
     if mode & 0o077 != 0 {
         return Err(Failure::unusable(format!(

@@ -5,6 +5,7 @@
 
 mod answer;
 mod audit;
+mod bundle_file;
 mod client;
 mod connect;
 mod document;

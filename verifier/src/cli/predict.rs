@@ -7,11 +7,12 @@ use clap::{Args, ValueEnum};
 use hostmark_attest::boot_log::{self, BootLog};
 use hostmark_attest::digest::HashAlg;
 use hostmark_attest::finding::Findings;
-use hostmark_attest::policy::predicted::{Validity, add_to, bundle};
+use hostmark_attest::policy::predicted::{PredictedError, Validity, add_to, bundle};
 use hostmark_attest::predict::{Conditions, IMAGE_MAX, Phase, Prediction, Uki};
 use serde::Serialize;
 
 use super::answer::Answer;
+use super::bundle_file::BundleFile;
 use super::document::write_beside;
 use super::failure::Failure;
 use super::show::{Style, facts};
@@ -40,11 +41,8 @@ pub(super) struct Predict {
     /// The PCR bank. Reference values are of sha256.
     #[arg(long, default_value = "sha256")]
     bank: BankName,
-    /// Write a new bundle of reference values with these PCRs.
-    #[arg(short = 'o', long = "out", value_name = "FILE", conflicts_with = "into")]
-    out: Option<PathBuf>,
-    /// Add a window with these PCRs to this bundle and raise its version by one.
-    #[arg(long, value_name = "FILE")]
+    /// Add a window with these PCRs to this bundle and raise its version by one. With -o, a new bundle has one window alone.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["out", "version", "replace"])]
     into: Option<PathBuf>,
     /// The window opens then (RFC 3339).
     #[arg(long, value_name = "TIME")]
@@ -52,9 +50,8 @@ pub(super) struct Predict {
     /// The window closes then (RFC 3339).
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
-    /// The new bundle's version.
-    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "into")]
-    version: u64,
+    #[command(flatten)]
+    file: BundleFile,
 }
 
 /// A phase by its word.
@@ -194,23 +191,23 @@ impl Predict {
 
     fn write(&self, prediction: &Prediction) -> Result<Option<&Path>, Failure> {
         let validity = Validity { from: self.from.clone(), until: self.until.clone() };
-        let (path, text) = match (&self.into, &self.out) {
-            (Some(path), _) => {
-                let before = input::read_text(path, "a bundle", input::REFERENCES_MAX)?;
-                let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-                (path, add_to(name, &before, prediction, &validity))
+        let unusable = |path: &Path, error: PredictedError| Failure::unusable(format!("{}: {error}", path.display()));
+        if let Some(path) = &self.into {
+            let before = input::read_text(path, "a bundle", input::REFERENCES_MAX)?;
+            let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+            let text = add_to(name, &before, prediction, &validity).map_err(|error| unusable(path, error))?;
+            write_beside(path, text.as_bytes())?;
+            return Ok(Some(path));
+        }
+        let Some(path) = self.file.path() else {
+            if validity == Validity::default() {
+                return Ok(None);
             }
-            (None, Some(path)) => (path, bundle(prediction, &validity, self.version)),
-            (None, None) if validity == Validity::default() => return Ok(None),
-            (None, None) => {
-                return Err(Failure::unusable(
-                    "--from and --until are a window's: add -o FILE or --into FILE".to_owned(),
-                ));
-            }
+            return Err(Failure::unusable("--from and --until are a window's: add -o FILE or --into FILE"));
         };
-        let text = text.map_err(|error| Failure::unusable(format!("{}: {error}", path.display())))?;
-        write_beside(path, text.as_bytes())?;
-        Ok(Some(path))
+        let place = self.file.look(None)?;
+        let text = bundle(prediction, &validity, place.version()).map_err(|error| unusable(path, error))?;
+        place.write(&place.with_model(text)?)
     }
 }
 

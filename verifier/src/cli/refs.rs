@@ -14,8 +14,9 @@ use hostmark_attest::policy::References;
 use hostmark_attest::policy::capture::{Capture, capture};
 
 use super::answer::Answer;
+use super::bundle_file::{BundleFile, Place};
 use super::connect::Connection;
-use super::document::{Diff, Document, Kind, Publish, Sign, compare, differences, publish, sign, write_beside};
+use super::document::{Diff, Document, Kind, Publish, Sign, compare, differences, publish, sign};
 use super::failure::Failure;
 use super::predict::Predict;
 use super::refs_change::Rebase;
@@ -40,9 +41,6 @@ pub(super) enum Refs {
         /// An engine manifest (hostd measure); each one is an acceptable state.
         #[arg(long, value_name = "FILE", group = "source")]
         manifest: Vec<PathBuf>,
-        /// The bundle's version; it must grow with each publication.
-        #[arg(long, value_name = "N", default_value_t = 1)]
-        version: u64,
         /// The hardware model that the bundle is for.
         #[arg(long, value_name = "MODEL")]
         model: Option<String>,
@@ -50,9 +48,8 @@ pub(super) enum Refs {
         /// its model are taken where none is given.
         #[arg(long, value_name = "BUNDLE")]
         review: Option<PathBuf>,
-        /// Write here instead of standard output.
-        #[arg(short = 'o', long = "out", value_name = "FILE")]
-        out: Option<PathBuf>,
+        #[command(flatten)]
+        file: BundleFile,
     },
     /// Accept what differs on one hardware model after an update, under a change's id, until a date. Shows the difference;
     /// --accept adds it to the bundle.
@@ -66,12 +63,8 @@ pub(super) enum Refs {
         /// Name this file, or every file below this directory, whatever it is (a path as it is on the host).
         #[arg(long, value_name = "PATH")]
         also: Vec<PathBuf>,
-        /// The bundle's version; it must grow with each publication.
-        #[arg(long, value_name = "N", default_value_t = 1)]
-        version: u64,
-        /// Write here instead of standard output.
-        #[arg(short = 'o', long = "out", value_name = "FILE")]
-        out: Option<PathBuf>,
+        #[command(flatten)]
+        file: BundleFile,
     },
     /// Compute what PCRs a unified kernel image will give, without booting it.
     Predict(Box<Predict>),
@@ -86,14 +79,15 @@ pub(super) enum Refs {
 impl Refs {
     pub(super) fn run(self, connection: &Connection, style: Style) -> Outcome {
         match self {
-            Self::Capture { boot_log, ima, manifest, version, model, review, out } => {
-                let sources = Sources::read(boot_log.as_deref(), ima.as_deref(), &manifest)?;
+            Self::Capture { boot_log, ima, manifest, model, review, file } => {
                 let review = review.as_deref().map(load).transpose()?;
-                sources.capture(version, model, review.as_ref(), out.as_deref(), style)
+                let place = file.look(review.as_ref())?;
+                let sources = Sources::read(boot_log.as_deref(), ima.as_deref(), &manifest)?;
+                sources.capture(&place, model, review.as_ref(), style)
             }
             Self::Rebase(command) => command.run(style),
             Self::Import(command) => command.run(style),
-            Self::Ima { root, also, version, out } => reference_files(&root, &also, version, out.as_deref()),
+            Self::Ima { root, also, file } => reference_files(&root, &also, &file.look(None)?),
             Self::Predict(predict) => predict.run(style),
             Self::Diff(Diff { before, after }) => compare(&load(&before)?, &load(&after)?, style),
             Self::Sign(Sign { file, key }) => sign(&file, &load(&file)?, &key),
@@ -155,44 +149,31 @@ impl Sources {
         capture(&from, version).map_err(|error| Failure::unusable(error.to_string()))
     }
 
-    fn capture(
-        &self,
-        version: u64,
-        model: Option<String>,
-        review: Option<&Document>,
-        out: Option<&Path>,
-        style: Style,
-    ) -> Outcome {
+    fn capture(&self, place: &Place<'_>, model: Option<String>, review: Option<&Document>, style: Style) -> Outcome {
         let before = |key: &str| review.and_then(|old| old.table.get(key).cloned());
-        let version = match review.and_then(|old| old.version) {
-            Some(old) if version <= old => old.saturating_add(1),
-            _ => version,
-        };
-        let captured = self.text(version)?;
+        let captured = self.text(place.version())?;
         let mut bundle: toml::Table = toml::from_str(&captured)
             .map_err(|error| Failure::unusable(format!("the bundle cannot be read back: {error}")))?;
         if let Some(model) = model.map(toml::Value::String).or_else(|| before("model")) {
             bundle.insert("model".to_owned(), model);
         }
         let text = toml::to_string(&bundle).map_err(|error| Failure::unusable(error.to_string()))?;
-        let shown = out.map_or_else(|| "captured".to_owned(), |path| path.display().to_string());
-        References::parse("captured", &text).map_err(|error| Failure::policy(&shown, &error))?;
+        let text = place.with_model(text)?;
+        References::parse("captured", &text).map_err(|error| Failure::policy("captured", &error))?;
+        let written = place.write(&text)?;
         if let Some(old) = review {
             let (mut was, mut is) = (old.table.clone(), bundle.clone());
             was.remove("version");
             is.remove("version");
-            if let Some(path) = out {
-                write_beside(path, text.as_bytes())?;
-            }
+            let shown = written.map_or_else(|| "captured".to_owned(), |path| path.display().to_string());
             return differences(old, &shown, diff(&was, &is), style);
         }
-        let Some(path) = out else {
+        let Some(path) = written else {
             return Ok(Answer::new(&bundle, text)?.product());
         };
-        write_beside(path, text.as_bytes())?;
         let message = facts([
             ("written", path.display().to_string()),
-            ("version", version.to_string()),
+            ("version", place.version().to_string()),
             ("next", format!("review it, then: hostmark refs sign {} --key KEY", path.display())),
         ]);
         Answer::new(&bundle, message)

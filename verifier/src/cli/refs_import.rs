@@ -12,7 +12,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::answer::Answer;
-use super::document::write_beside;
+use super::bundle_file::{BundleFile, Place};
 use super::failure::{Failure, one_line};
 use super::show::{Style, facts};
 use super::{Outcome, input, when};
@@ -34,12 +34,8 @@ pub(super) struct Import {
     /// Which environment of a CoRIM: all of its words, or its model. Needed where there are several, or where it is one device.
     #[arg(long, value_name = "NAME")]
     environment: Option<String>,
-    /// The bundle's version; it must grow with each publication.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    version: u64,
-    /// Write here instead of standard output.
-    #[arg(short = 'o', long = "out", value_name = "FILE")]
-    out: Option<PathBuf>,
+    #[command(flatten)]
+    bundle: BundleFile,
 }
 
 /// Whose file it is.
@@ -84,13 +80,14 @@ impl Import {
     pub(super) fn run(self, style: Style) -> Outcome {
         let bytes = input::read(&self.file, "a file of reference values", input::REFERENCES_MAX)?;
         let json = bytes.iter().find(|byte| !byte.is_ascii_whitespace()).is_none_or(u8::is_ascii);
+        let place = self.bundle.look(None)?;
         match self.from.unwrap_or(if json { Format::Keylime } else { Format::Corim }) {
-            Format::Keylime => self.keylime(&bytes, style),
-            Format::Corim => self.corim(&bytes, style),
+            Format::Keylime => self.keylime(&bytes, &place, style),
+            Format::Corim => self.corim(&bytes, &place, style),
         }
     }
 
-    fn keylime(&self, bytes: &[u8], style: Style) -> Outcome {
+    fn keylime(&self, bytes: &[u8], place: &Place<'_>, style: Style) -> Outcome {
         if !self.signer.is_empty() || self.at.is_some() || self.environment.is_some() {
             return Err(Failure::unusable(format!(
                 "{}: is a Keylime runtime policy, which has no signature and names no environment: leave out --signer, --at and \
@@ -98,14 +95,14 @@ impl Import {
                 self.file.display()
             )));
         }
-        let imported = keylime(bytes, self.version).map_err(|error| match &error {
+        let imported = keylime(bytes, place.version()).map_err(|error| match &error {
             ImportError::Json(json) => input::json_error(&self.file, bytes, json),
             _ => self.unusable(&error),
         })?;
-        self.answer("keylime-runtime-policy", &imported, None, style)
+        answer(place, "keylime-runtime-policy", &imported, None, style)
     }
 
-    fn corim(&self, bytes: &[u8], style: Style) -> Outcome {
+    fn corim(&self, bytes: &[u8], place: &Place<'_>, style: Style) -> Outcome {
         let signers = self.signer.iter().map(|path| signer(path)).collect::<Result<Vec<_>, _>>()?;
         if signers.is_empty() {
             return Err(Failure::unusable(format!(
@@ -116,7 +113,7 @@ impl Import {
         let at = self.at.map_or_else(when::now, Ok)?;
         let verified = VerifiedCorim::verify(bytes, &signers, at).map_err(|error| self.problem(&error))?;
         let (imported, environment) =
-            verified.import(self.environment.as_deref(), self.version).map_err(|error| self.problem(&error))?;
+            verified.import(self.environment.as_deref(), place.version()).map_err(|error| self.problem(&error))?;
         let (from, until) = verified.period();
         let view = CorimView {
             id: verified.id(),
@@ -126,7 +123,7 @@ impl Import {
             from,
             until,
         };
-        self.answer("corim", &imported, Some(view), style)
+        answer(place, "corim", &imported, Some(view), style)
     }
 
     /// Exit 1 where a check refuses the file, 2 where it cannot be used.
@@ -152,33 +149,39 @@ impl Import {
     fn unusable(&self, error: &dyn std::fmt::Display) -> Failure {
         Failure::unusable(format!("{}: {}", self.file.display(), one_line(&error.to_string())))
     }
+}
 
-    fn answer(&self, format: &'static str, imported: &Imported, corim: Option<CorimView<'_>>, style: Style) -> Outcome {
-        let Imported { text, entries, findings } = imported;
-        let mut rows = vec![("read", format.to_owned())];
-        if let Some(one) = &corim {
-            rows.push(("signed by", format!("{} ({})", one_line(one.author), one.signer)));
-            rows.push(("environment", one_line(one.environment)));
-            rows.extend(one.until.as_ref().map(|until| ("until", until.clone())));
-        }
-        let Some(path) = &self.out else {
-            // What was left out must not get lost where the bundle itself is the answer: it stands above it, as comments.
-            let said = rows.iter().map(|(name, value)| format!("{name}: {value}"));
-            let told = findings.as_slice().iter().map(|one| format!("note: {one}"));
-            let notes: String = said.chain(told).map(|line| format!("# {}\n", one_line(&line))).collect();
-            let view = View { format, entries: *entries, corim, written: None, findings, bundle: Some(text) };
-            return Ok(Answer::new(&view, notes + text)?.product());
-        };
-        write_beside(path, text.as_bytes())?;
-        rows.extend([
-            ("entries", entries.to_string()),
-            ("written", path.display().to_string()),
-            ("next", format!("review it, then: hostmark refs sign {} --key KEY", path.display())),
-        ]);
-        let shown = facts(rows) + &style.findings(findings.as_slice());
-        let view = View { format, entries: *entries, corim, written: Some(path), findings, bundle: None };
-        Answer::new(&view, shown)
+fn answer(
+    place: &Place<'_>,
+    format: &'static str,
+    imported: &Imported,
+    corim: Option<CorimView<'_>>,
+    style: Style,
+) -> Outcome {
+    let (entries, findings) = (imported.entries, &imported.findings);
+    let text = place.with_model(imported.text.clone())?;
+    let mut rows = vec![("read", format.to_owned())];
+    if let Some(one) = &corim {
+        rows.push(("signed by", format!("{} ({})", one_line(one.author), one.signer)));
+        rows.push(("environment", one_line(one.environment)));
+        rows.extend(one.until.as_ref().map(|until| ("until", until.clone())));
     }
+    let Some(path) = place.write(&text)? else {
+        // What was left out must not get lost where the bundle itself is the answer: it stands above it, as comments.
+        let said = rows.iter().map(|(name, value)| format!("{name}: {value}"));
+        let told = findings.as_slice().iter().map(|one| format!("note: {one}"));
+        let notes: String = said.chain(told).map(|line| format!("# {}\n", one_line(&line))).collect();
+        let view = View { format, entries, corim, written: None, findings, bundle: Some(&text) };
+        return Ok(Answer::new(&view, notes + &text)?.product());
+    };
+    rows.extend([
+        ("entries", entries.to_string()),
+        ("version", place.version().to_string()),
+        ("written", path.display().to_string()),
+        ("next", format!("review it, then: hostmark refs sign {} --key KEY", path.display())),
+    ]);
+    let shown = facts(rows) + &style.findings(findings.as_slice());
+    Answer::new(&View { format, entries, corim, written: Some(path), findings, bundle: None }, shown)
 }
 
 /// A key of an author, under its file's name.

@@ -14,7 +14,7 @@ use hostmark_attest::digest::{Digest, HashAlg};
 use hostmark_attest::policy::capture::capture_files;
 
 use super::answer::Answer;
-use super::document::write_beside;
+use super::bundle_file::Place;
 use super::failure::Failure;
 use super::show::facts;
 use super::{Outcome, input};
@@ -33,7 +33,7 @@ const LOADED: [&str; 4] = ["usr/lib/modules/", "usr/lib/firmware/", "lib/modules
 const POLICY: &str = "etc/ima/ima-policy";
 
 /// Names every file below `root` that a kernel with the shipped IMA policy can measure, and those at or below `also`.
-pub(super) fn reference_files(root: &Path, also: &[PathBuf], version: u64, out: Option<&Path>) -> Outcome {
+pub(super) fn reference_files(root: &Path, also: &[PathBuf], place: &Place<'_>) -> Outcome {
     let also = also.iter().map(|path| relative(path)).collect::<Result<Vec<_>, _>>()?;
     let mut files = Vec::new();
     walk(root, &also, &mut files)?;
@@ -47,7 +47,9 @@ pub(super) fn reference_files(root: &Path, also: &[PathBuf], version: u64, out: 
         return Err(Failure::unusable(format!("--also {path}: no such file below {}", root.display())));
     }
     files.sort();
+    let version = place.version();
     let text = capture_files(&files, version).map_err(|error| Failure::unusable(error.to_string()))?;
+    let text = place.with_model(text)?;
     let count = files.len();
     if text.len() > input::REFERENCES_MAX {
         return Err(Failure::unusable(format!(
@@ -57,10 +59,10 @@ pub(super) fn reference_files(root: &Path, also: &[PathBuf], version: u64, out: 
         )));
     }
     let answer = serde_json::json!({ "version": version, "files": count, "bundle": text });
-    let Some(path) = out else { return Ok(Answer::new(&answer, text)?.product()) };
-    write_beside(path, text.as_bytes())?;
+    let Some(path) = place.write(&text)? else { return Ok(Answer::new(&answer, text)?.product()) };
     let message = facts([
         ("written", path.display().to_string()),
+        ("version", version.to_string()),
         ("files", count.to_string()),
         ("next", format!("review it, then: hostmark refs sign {} --key KEY", path.display())),
     ]);
