@@ -56,6 +56,10 @@ pub enum Predicate {
     SupersetOf(BTreeSet<String>),
     /// A list or a text, each entry of which begins with one of these.
     EachStartsWith(BTreeSet<String>),
+    /// A list with at least one of these: names by which versions of a program know one thing.
+    AnyOf(BTreeSet<String>),
+    /// A list or a text, no entry of which contains one of these.
+    NoneContains(BTreeSet<String>),
     /// A file's mode has no bit that this one has not (`mode & !allowed == 0`), and owner and group are among these.
     Access {
         /// The allowed bits.
@@ -126,6 +130,8 @@ struct Table {
     subset_of: Option<BTreeSet<String>>,
     superset_of: Option<BTreeSet<String>>,
     each_starts_with: Option<BTreeSet<String>>,
+    any_of: Option<BTreeSet<String>>,
+    none_contains: Option<BTreeSet<String>>,
     mode: Option<Mode>,
     owner: Option<super::OneOrMany>,
     group: Option<super::OneOrMany>,
@@ -153,6 +159,8 @@ impl TryFrom<Raw> for Want {
         given.extend(table.subset_of.map(Predicate::SubsetOf));
         given.extend(table.superset_of.map(Predicate::SupersetOf));
         given.extend(table.each_starts_with.map(Predicate::EachStartsWith));
+        given.extend(table.any_of.map(Predicate::AnyOf));
+        given.extend(table.none_contains.map(Predicate::NoneContains));
         if table.mode.is_some() || table.owner.is_some() || table.group.is_some() {
             let names = |list: Option<super::OneOrMany>| {
                 list.map_or(Ok(BTreeSet::new()), |list| list.into_list().map(|list| list.into_iter().collect()))
@@ -190,7 +198,7 @@ impl Predicate {
         let count = match &self {
             Self::OneOf(list) | Self::NoneOf(list) => list.len(),
             Self::SubsetOf(set) => set.len().max(1),
-            Self::SupersetOf(set) | Self::EachStartsWith(set) => set.len(),
+            Self::SupersetOf(set) | Self::EachStartsWith(set) | Self::AnyOf(set) | Self::NoneContains(set) => set.len(),
             Self::Digest(set) => set.len(),
             Self::Floor(floors) => floors.len(),
             Self::Between { at_least: Some(low), at_most: Some(high) } if low > high => 0,
@@ -213,9 +221,13 @@ impl Want {
             return self.or_absent
                 || matches!(
                     self.is,
-                    Predicate::Absent | Predicate::Empty | Predicate::NoneOf(_) | Predicate::EachStartsWith(_)
-                )
-                || matches!(&self.is, Predicate::SubsetOf(_));
+                    Predicate::Absent
+                        | Predicate::Empty
+                        | Predicate::NoneOf(_)
+                        | Predicate::EachStartsWith(_)
+                        | Predicate::NoneContains(_)
+                        | Predicate::SubsetOf(_)
+                );
         };
         match &self.is {
             Predicate::Equals(wanted) => same(wanted, found, textual),
@@ -238,6 +250,14 @@ impl Want {
                 let starts_well = |one: &String| starts.iter().any(|start| one.starts_with(start.as_str()));
                 list(found, true).is_some_and(|list| list.iter().all(starts_well))
             }
+            Predicate::AnyOf(wanted) => {
+                list(found, textual).is_some_and(|list| list.iter().any(|one| wanted.contains(one)))
+            }
+            Predicate::NoneContains(refused) => match found {
+                Setting::Text(text) => !refused.iter().any(|part| text.contains(part.as_str())),
+                Setting::List(list) => !list.iter().any(|one| refused.iter().any(|part| one.contains(part.as_str()))),
+                Setting::Flag(_) | Setting::Number(_) => false,
+            },
             Predicate::Access { mode, owner, group } => access(found, *mode, owner, group),
             Predicate::Digest(wanted) => match found {
                 Setting::Text(text) => {
@@ -274,6 +294,8 @@ impl Want {
             (Predicate::SubsetOf(new), Predicate::SubsetOf(old)) => Some(new.is_subset(old)),
             (Predicate::SupersetOf(new), Predicate::SupersetOf(old)) => Some(new.is_superset(old)),
             (Predicate::Digest(new), Predicate::Digest(old)) => Some(new.is_subset(old)),
+            (Predicate::AnyOf(new), Predicate::AnyOf(old)) => Some(new.is_subset(old)),
+            (Predicate::NoneContains(new), Predicate::NoneContains(old)) => Some(new.is_superset(old)),
             (
                 Predicate::Access { mode, owner, group },
                 Predicate::Access { mode: old_mode, owner: old_owner, group: old_group },
@@ -402,6 +424,8 @@ impl fmt::Display for Want {
             Predicate::SubsetOf(set) => write!(out, "nothing but [{}]", words(set))?,
             Predicate::SupersetOf(set) => write!(out, "all of [{}]", words(set))?,
             Predicate::EachStartsWith(set) => write!(out, "each begins with {}", words(set))?,
+            Predicate::AnyOf(set) => write!(out, "at least one of [{}]", words(set))?,
+            Predicate::NoneContains(set) => write!(out, "none contains {}", words(set))?,
             Predicate::Access { mode, owner, group } => {
                 let mut parts: Vec<String> = Vec::new();
                 parts.extend(mode.map(|mode| format!("mode at most {mode}")));
@@ -489,6 +513,16 @@ mod tests {
             ("{ each_starts_with = ['https://'] }", "", false, true),
             ("{ each_starts_with = ['https://'] }", "['https://r']", false, true),
             ("{ each_starts_with = ['https://'] }", "['https://r', 'http://r']", false, false),
+            ("{ any_of = ['a', 'b'] }", "['c', 'b']", false, true),
+            ("{ any_of = ['a', 'b'] }", "['c']", false, false),
+            ("{ any_of = ['a', 'b'] }", "'a'", false, false),
+            ("{ any_of = ['a', 'b'] }", "'c a'", true, true),
+            ("{ any_of = ['a'] }", "", false, false),
+            ("{ none_contains = ['@'] }", "", false, true),
+            ("{ none_contains = ['@'] }", "'http://proxy:3128'", false, true),
+            ("{ none_contains = ['@'] }", "'http://me:secret@proxy:3128'", false, false),
+            ("{ none_contains = ['@', '#'] }", "['a', 'b#']", false, false),
+            ("{ none_contains = ['@'] }", "5", false, false),
             ("{ equals = ['a', 'b'] }", "['b', 'a']", false, true),
             ("{ equals = ['a', 'b'] }", "['b']", false, false),
             ("{ mode = '0644', owner = 'root' }", "'0600 root root'", false, true),
@@ -522,6 +556,8 @@ mod tests {
             ("{ equals = 1, at_least = 1 }", "one predicate"),
             ("{ one_of = [] }", "nothing could satisfy"),
             ("{ superset_of = [] }", "nothing could satisfy"),
+            ("{ any_of = [] }", "nothing could satisfy"),
+            ("{ none_contains = [] }", "nothing could satisfy"),
             ("{ at_least = 2, at_most = 1 }", "nothing could satisfy"),
             ("{ like = 'x' }", "unknown field `like`"),
             ("{ mode = '644' }", "a mode is four octal digits"),
@@ -546,6 +582,10 @@ mod tests {
             ("{ subset_of = ['c'] }", "{ subset_of = ['a', 'b'] }", Some(false)),
             ("{ superset_of = ['a', 'b'] }", "{ superset_of = ['a'] }", Some(true)),
             ("{ superset_of = ['b'] }", "{ superset_of = ['a'] }", Some(false)),
+            ("{ any_of = ['a'] }", "{ any_of = ['a', 'b'] }", Some(true)),
+            ("{ any_of = ['c'] }", "{ any_of = ['a', 'b'] }", Some(false)),
+            ("{ none_contains = ['a', 'b'] }", "{ none_contains = ['a'] }", Some(true)),
+            ("{ none_contains = ['b'] }", "{ none_contains = ['a'] }", Some(false)),
             ("{ none_of = ['a', 'b'] }", "{ none_of = ['a'] }", Some(true)),
             ("{ none_of = ['b'] }", "{ none_of = ['a'] }", Some(false)),
             ("{ mode = '0600' }", "{ mode = '0644' }", Some(true)),
