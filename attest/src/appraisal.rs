@@ -240,6 +240,7 @@ fn boot_facts(boot: &ReplayedBoot) -> BootFacts {
         command_line: boot.command_line.clone(),
         lockdown: boot.lockdown(),
         image: boot.claims.image.iter().map(|one| (one.name.to_owned(), one.digest.clone())).collect(),
+        userspace: boot.userspace.clone(),
     }
 }
 
@@ -294,6 +295,12 @@ fn facts(logs: &ReplayedLogs<'_>, class: TpmClass) -> Facts {
         }
         if let Some(line) = &boot.command_line {
             facts.insert("kernel_command_line", vec![line.clone()]);
+        }
+        if let Some(phase) = boot.phase {
+            facts.insert("boot_phase", vec![phase.to_owned()]);
+        }
+        if let Some(id) = &boot.machine_id {
+            facts.insert("machine_id", vec![id.clone()]);
         }
         if let Some(lockdown) = boot.lockdown() {
             facts.insert("lockdown_boot", vec![lockdown.name().to_owned()]);

@@ -115,16 +115,22 @@ pub struct Evidence {
     pub ima: ImaPart,
     /// The host log, one CEL-JSON record a line.
     pub host_log: Vec<u8>,
+    /// systemd's log of what it extends; empty where that systemd writes none.
+    pub userspace_log: Vec<u8>,
 }
 
-const LABELS: [(&str, &str); 6] = [
+/// Parts in the order of deterministic encoding. The last one is left out where it is empty.
+const LABELS: [(&str, &str); 7] = [
     ("ima", "application/vnd.hostmark.ima+cbor;v=1"),
     ("pcrs", "application/vnd.hostmark.pcrs+cbor;v=1"),
     ("quote", "application/vnd.hostmark.quote+cbor;v=1"),
     ("boot-log", "application/vnd.hostmark.boot-log+cbor;v=1"),
     ("host-log", "application/vnd.hostmark.host-log+cbor;v=1"),
     ("unanchored", "application/vnd.hostmark.unanchored+cbor;v=1"),
+    ("userspace-log", "application/vnd.hostmark.userspace-log+cbor;v=1"),
 ];
+/// Parts that every round has.
+const REQUIRED: u64 = 6;
 
 type Sink = Encoder<Vec<u8>>;
 type Written = Result<(), minicbor::encode::Error<std::convert::Infallible>>;
@@ -259,8 +265,8 @@ impl Evidence {
     #[must_use]
     pub fn new(unanchored: Unanchored, quote: SignedAttest, pcrs: PcrBanks) -> Self {
         let unanchored_bytes = unanchored.encode();
-        let (boot_log, ima, host_log) = Default::default();
-        Self { unanchored_bytes, unanchored, quote, pcrs, boot_log, ima, host_log }
+        let (boot_log, ima, host_log, userspace_log) = Default::default();
+        Self { unanchored_bytes, unanchored, quote, pcrs, boot_log, ima, host_log, userspace_log }
     }
 
     /// What no PCR anchors.
@@ -294,9 +300,10 @@ impl Evidence {
             Ok(())
         });
         let quote = encoded(|e| e.array(2)?.bytes(&self.quote.attest.0)?.bytes(&self.quote.signature.0)?.ok());
-        let parts: [&[u8]; 6] = [&ima, &pcrs, &quote, &self.boot_log, &self.host_log, &self.unanchored_bytes];
+        let mut parts: Vec<&[u8]> = vec![&ima, &pcrs, &quote, &self.boot_log, &self.host_log, &self.unanchored_bytes];
+        parts.extend(Some(self.userspace_log.as_slice()).filter(|log| !log.is_empty()));
         encoded(|e| {
-            e.map(count(LABELS.len()))?;
+            e.map(count(parts.len()))?;
             for ((label, media), bytes) in LABELS.iter().zip(parts) {
                 e.str(label)?.array(2)?.str(media)?.bytes(bytes)?;
             }
@@ -314,7 +321,7 @@ impl Evidence {
         }
         let mut d = Decoder::new(bytes);
         let parts = outer(&mut d).map_err(|_| EvidenceError::Malformed { at: d.position(), what: "collection" })?;
-        let [ima, pcrs, quote, boot_log, host_log, unanchored_bytes] = parts;
+        let [ima, pcrs, quote, boot_log, host_log, unanchored_bytes, userspace_log] = parts;
         let part = |what| move |_: CborError| EvidenceError::Malformed { at: 0, what };
         let evidence = Self {
             unanchored: Unanchored::parse(unanchored_bytes)?,
@@ -324,6 +331,7 @@ impl Evidence {
             boot_log: boot_log.to_vec(),
             ima: read_ima(ima).map_err(part("ima"))?,
             host_log: host_log.to_vec(),
+            userspace_log: userspace_log.to_vec(),
         };
         if evidence.encode() != bytes {
             return Err(EvidenceError::NotDeterministic { what: "evidence" });
@@ -332,10 +340,13 @@ impl Evidence {
     }
 }
 
-fn outer<'b>(d: &mut Decoder<'b>) -> Result<[&'b [u8]; 6], CborError> {
-    fixed(d.map()?, count(LABELS.len()))?;
-    let mut parts: [&[u8]; 6] = [&[]; 6];
-    for ((label, media), part) in LABELS.iter().zip(parts.iter_mut()) {
+fn outer<'b>(d: &mut Decoder<'b>) -> Result<[&'b [u8]; 7], CborError> {
+    let present = bounded(d.map()?, count(LABELS.len()))?;
+    if present < REQUIRED {
+        return Err(CborError::message("parts"));
+    }
+    let mut parts: [&[u8]; 7] = [&[]; 7];
+    for (_, ((label, media), part)) in (0..present).zip(LABELS.iter().zip(parts.iter_mut())) {
         key(d, label)?;
         fixed(d.array()?, 2)?;
         key(d, media)?;
@@ -392,6 +403,9 @@ mod tests {
         let mut evidence = Evidence::new(unanchored, signed(), pcrs);
         evidence.ima = ImaPart { from: 3, list: vec![0; 40], left_out: if tag { 7 } else { 0 } };
         evidence.boot_log = vec![5; 500];
+        if inventory {
+            evidence.userspace_log = b"{}".to_vec();
+        }
         evidence
     }
 
@@ -413,6 +427,14 @@ mod tests {
         let mut trailing = bytes.clone();
         trailing.push(0);
         assert_eq!(Evidence::parse(&trailing), Err(EvidenceError::NotDeterministic { what: "evidence" }));
+        // A log that is not there is left out, and not sent empty.
+        let mut empty = [&[0xa7], &bytes[1..], &[0x6d], b"userspace-log".as_slice(), &[0x82, 0x78, 47]].concat();
+        empty.extend(b"application/vnd.hostmark.userspace-log+cbor;v=1");
+        empty.push(0x40);
+        assert_eq!(Evidence::parse(&empty), Err(EvidenceError::NotDeterministic { what: "evidence" }));
+        let last = empty.len() - 1;
+        empty.splice(last.., [0x41, 0x0a]);
+        assert_eq!(Evidence::parse(&empty).unwrap().userspace_log, b"\n", "the honest twin");
     }
 
     #[test]

@@ -1,13 +1,16 @@
-//! Replayed logs: the boot log, the IMA list and the host log, held against the quoted PCRs.
+//! Replayed logs: the boot log, systemd's log, the IMA list and the host log, held against the quoted PCRs.
 //!
 //! DESIGN §4 "Replay rule": per PCR the boot log, then at most one log of the running system; PCR 13 is its boot part, then
-//! the host log. [`ReplayedLogs`] can only be made from [`GenuineEvidence`]. What does not replay is a finding, and nothing
-//! that it says becomes a claim. Whether what replays is acceptable is [`crate::appraisal`]'s question.
+//! the host log; PCR 11 and 15 are theirs, then systemd's log. [`ReplayedLogs`] can only be made from [`GenuineEvidence`]. What does
+//! not replay is a finding, and nothing that it says becomes a claim. Whether what replays is acceptable is [`crate::appraisal`]'s question.
+
+mod userspace;
 
 use std::collections::BTreeMap;
 
 use crate::boot_log::{Authorities, BootClaims, BootLog, BootQuirks};
 use crate::bytes::{ParseError, Problem};
+use crate::cel::userspace::{PHASE_PCR, UserspaceLog};
 use crate::counters::Continuity;
 use crate::digest::{Digest, HashAlg, PcrBanks, PcrValues};
 use crate::evidence::IMA_SENT_MAX;
@@ -39,10 +42,12 @@ pub struct ParsedLogs<'e> {
     boot: Result<BootLog, ParseError>,
     ima: Result<ImaLog<'e>, ParseError>,
     host: Result<HostLog, ParseError>,
+    /// None where the host sent none.
+    userspace: Option<Result<UserspaceLog, ParseError>>,
 }
 
 impl<'e> ParsedLogs<'e> {
-    /// Parses the three logs of a round.
+    /// Parses the logs of a round.
     #[must_use]
     pub fn parse(genuine: &'e GenuineEvidence) -> Self {
         let evidence = genuine.evidence();
@@ -50,6 +55,7 @@ impl<'e> ParsedLogs<'e> {
             boot: BootLog::parse(&evidence.boot_log),
             ima: ImaLog::parse_as(&evidence.ima.list, crate::ima::ImaFormat::Binary),
             host: HostLog::parse(&evidence.host_log),
+            userspace: Some(&evidence.userspace_log).filter(|log| !log.is_empty()).map(|log| UserspaceLog::parse(log)),
         }
     }
 }
@@ -68,8 +74,14 @@ pub struct ReplayedBoot {
     pub claims: BootClaims,
     /// The kernel command line, where its digest replays to a PCR.
     pub command_line: Option<String>,
-    /// PCR 11 without systemd's unlogged phases, where there are any: what the image gave, whatever phase the host is in.
+    /// PCR 11 without systemd's phases, where there are any and nothing else: what the image gave, whatever phase the host is in.
     pub before_phases: Option<Digest>,
+    /// The boot phase that the host is in, where PCR 11 tells it.
+    pub phase: Option<&'static str>,
+    /// The machine id that systemd measured into PCR 15, where its log replays.
+    pub machine_id: Option<String>,
+    /// The texts of systemd's log that hash to what was extended, by PCR, for people.
+    pub userspace: BTreeMap<u8, Vec<String>>,
     /// SHA-256 of what PK, KEK, db and dbx hold, by the claim's name, where the policy has a rule on one of them.
     pub key_databases: BTreeMap<&'static str, [u8; 32]>,
     /// Whose keys vouched for what was started, and shim's level, where the policy has a rule on them.
@@ -310,24 +322,35 @@ fn replay_boot(
     let mut findings = log.findings().clone();
     let mut replay = log.replay_bank(BANK);
     let later = [IMA_PCR, host_log_pcr(policy)];
-    let mut before_phases = None;
+    let (mut before_phases, mut phase) = (None, None);
+    // Whoever writes a log of phases leaves none to be guessed.
+    let systemd = userspace::replay(genuine, logs, log, quoted, &later);
+    if let Some(words) = systemd.as_ref().and_then(userspace::Userspace::phases) {
+        before_phases = Some(replay.get(&PHASE_PCR).copied().unwrap_or_else(|| Digest::zero(BANK)));
+        phase = words.last().copied();
+    }
     if policy.tolerates(quirks::PCRPHASE_UNLOGGED)
+        && systemd.is_none()
         && let Some((words, value)) = unlogged_phases(&replay, quoted)
     {
         findings.push(
             Finding::info("boot.pcrphase-unlogged", "PCR 11 holds systemd boot phases that no log records")
                 .found(words.join(", ")),
         );
-        before_phases = replay.insert(11, value);
+        phase = words.last().copied();
+        before_phases = replay.insert(PHASE_PCR, value);
     }
-    let excused: Vec<u8> = later.into_iter().chain(before_phases.map(|_| 11)).collect();
+    let mut excused: Vec<u8> = later.into_iter().chain(before_phases.map(|_| PHASE_PCR)).collect();
+    excused.extend(systemd.iter().flat_map(userspace::Userspace::compared));
     let indices = quoted.keys().copied().filter(|index| !excused.contains(index));
     let (mut explained, compared) = log.explain_quoted(BANK, quoted, indices, boot_quirks(policy));
-    if before_phases.is_some() {
-        explained = explained.extended_later(11);
+    let by_systemd = systemd.iter().flat_map(userspace::Userspace::explained);
+    for pcr in by_systemd.chain(before_phases.map(|_| PHASE_PCR)) {
+        explained = explained.extended_later(pcr);
     }
-    let replays = compared.acceptable();
+    let replays = compared.acceptable() && systemd.as_ref().is_none_or(|one| one.findings.acceptable());
     findings.append(compared);
+    findings.append(systemd.as_ref().map(|one| one.findings.clone()).unwrap_or_default());
     // Only what rests on explained PCRs: a log may say anything about a PCR that nobody quoted.
     let (claims, noticed) = explained.claims();
     findings.append(noticed);
@@ -360,7 +383,17 @@ fn replay_boot(
     let wanted =
         policy.rules().iter().any(|rule| matches!(rule.claim.as_str(), "secure_boot_authorities" | "sbat_level"));
     let authorities = if wanted { explained.authorities() } else { None };
-    let boot = ReplayedBoot { claims, command_line, before_phases, key_databases, authorities };
+    let begun = !claims.image.is_empty() && before_phases.is_none() && explained.explained().contains(&PHASE_PCR);
+    let boot = ReplayedBoot {
+        phase: phase.or_else(|| begun.then_some(Phase::Boot.name())),
+        machine_id: systemd.as_ref().and_then(userspace::Userspace::machine_id),
+        userspace: systemd.as_ref().map(userspace::Userspace::told).unwrap_or_default(),
+        claims,
+        command_line,
+        before_phases,
+        key_databases,
+        authorities,
+    };
     (replays.then_some(boot), replay, findings)
 }
 
@@ -390,8 +423,8 @@ fn hibernation(command_line: Option<&str>) -> Findings {
 
 /// The systemd phases that explain the quoted PCR 11 on top of the boot log's part, if any do.
 fn unlogged_phases(replay: &PcrValues, quoted: &PcrValues) -> Option<(Vec<&'static str>, Digest)> {
-    let quoted = quoted.get(&11)?;
-    let start = *replay.get(&11)?;
+    let quoted = quoted.get(&PHASE_PCR)?;
+    let start = *replay.get(&PHASE_PCR)?;
     [true, false].into_iter().find_map(|systemd_initrd| {
         let mut value = start;
         let mut told = Vec::new();

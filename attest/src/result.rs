@@ -122,6 +122,10 @@ pub struct BootFacts {
     /// The sections of the unified kernel image that was booted, with their digests in hex.
     #[serde(default)]
     pub image: BTreeMap<String, String>,
+    /// What systemd measured while the host runs (boot phases, machine id, file systems), by PCR, where its log replays: the texts that
+    /// hash to what was extended.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub userspace: BTreeMap<u8, Vec<String>>,
 }
 
 impl ResultClaims {

@@ -170,7 +170,7 @@ fn judge(policy: &str, references: &str) -> Judge {
 
 fn lab() -> String {
     let ((boot_log, ima, _), manifest) = (booted("systemd"), manifest());
-    capture(&Capture { boot_log: &boot_log, ima: &ima, manifests: &[&manifest] }, 1).unwrap()
+    capture(&Capture { boot_log: &boot_log, ima: &ima, manifests: &[&manifest], ..Capture::default() }, 1).unwrap()
 }
 
 fn round(host: &Host, judge: &Judge, state: Option<&RoundState>) -> Result<Appraisal, Resend> {

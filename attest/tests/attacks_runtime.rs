@@ -243,7 +243,7 @@ fn b17_an_ima_policy_that_is_not_proven_never_affirms() {
 /// References for the files of a list and nothing else.
 fn references(ima: &[u8]) -> String {
     let engine = manifest("runc 1").to_canonical();
-    capture(&Capture { boot_log: &[], ima, manifests: &[&engine] }, 1).unwrap()
+    capture(&Capture { boot_log: &[], ima, manifests: &[&engine], ..Capture::default() }, 1).unwrap()
 }
 
 #[test]

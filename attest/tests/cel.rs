@@ -11,13 +11,17 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "common/systemd_log.rs"]
+mod systemd_log;
+
 use std::collections::BTreeSet;
 
-use hostmark_attest::cel::userspace::UserspaceLog;
+use hostmark_attest::cel::userspace::{LOG_MAX, UserspaceLog};
 use hostmark_attest::cel::{CelAuthenticity, CelLog, Content, Encoding, Index, Record};
 use hostmark_attest::digest::{Digest, HashAlg, PcrValues};
 use minicbor::Encoder;
 use proptest::prelude::*;
+use systemd_log::Measured;
 
 const BANK: HashAlg = HashAlg::Sha256;
 const BANKS: [HashAlg; 2] = [HashAlg::Sha1, HashAlg::Sha256];
@@ -252,35 +256,33 @@ fn b1_records_that_were_moved_are_told_by_their_numbers() {
     assert!(log.findings().has("cel.record-numbers"));
 }
 
-/// A line as systemd-pcrextend writes it.
-fn systemd(pcr: u8, kind: &str, text: &str, hashed: &[u8]) -> String {
-    let digest = BANK.hash(&[hashed]).unwrap();
-    format!(
-        "\u{1e}{{\"pcr\":{pcr},\"digests\":[{{\"hashAlg\":\"sha256\",\"digest\":\"{digest}\"}}],\"content_type\":\"systemd\",\"content\":{{\"string\":\"{text}\",\"bootId\":\"3f1c52a07c0e4b6e9f0a5d1f0a3f8b11\",\"timestamp\":1234567,\"eventType\":\"{kind}\"}}}}\n"
-    )
+fn boot_of_systemd() -> Vec<Measured> {
+    systemd_log::boot()
 }
 
-fn boot_of_systemd() -> Vec<String> {
-    let phases = ["enter-initrd", "leave-initrd", "sysinit", "ready"];
-    let mut lines: Vec<String> = phases.iter().map(|word| systemd(11, "phase", word, word.as_bytes())).collect();
-    lines.insert(1, systemd(15, "volume-key", "cryptsetup:root:1-2-3", b"keyed with the volume's key"));
-    lines.push(systemd(15, "machine-id", "machine-id:0123", b"machine-id:0123"));
-    lines
-}
+/// The texts of that boot that hash to what was extended; a volume key's digest is keyed.
+const TEXTS: [&str; 6] = [
+    "enter-initrd",
+    "leave-initrd",
+    "machine-id:0123456789abcdef0123456789abcdef",
+    "file-system:/:ext4:4-5-6::::",
+    "sysinit",
+    "ready",
+];
 
 /// PCR 11 and 15 of a boot whose boot log left these values.
-fn values(lines: &[String], boot: &PcrValues) -> PcrValues {
-    CelLog::parse(lines.concat().as_bytes()).unwrap().replay(BANK, boot)
+fn values(measured: &[Measured], boot: &PcrValues) -> PcrValues {
+    CelLog::parse(&systemd_log::log(measured, &BANKS)).unwrap().replay(BANK, boot)
 }
 
 #[test]
 fn b1_b11_systemds_log_explains_its_pcrs_or_names_them() {
     let boot = PcrValues::from([(11, BANK.hash(&[b"the stub's part"]).unwrap())]);
     let honest = boot_of_systemd();
-    let quoted = values(&honest, &boot);
-    let judge = |lines: &[String], boot: &PcrValues, others: &[u8]| {
-        let bytes = lines.concat();
-        let log = UserspaceLog::parse(bytes.as_bytes()).unwrap();
+    let mut quoted = values(&honest, &boot);
+    quoted.insert(7, Digest::zero(BANK));
+    let judge = |measured: &[Measured], boot: &PcrValues, others: &[u8]| {
+        let log = UserspaceLog::parse(&systemd_log::log(measured, &BANKS)).unwrap();
         let (replayed, findings) = log.explain_quoted(BANK, boot, &quoted, others);
         let ids: Vec<String> = findings.as_slice().iter().map(|one| one.id.clone()).collect();
         let texts: Vec<String> = replayed.events().map(|one| one.text.to_owned()).collect();
@@ -288,54 +290,117 @@ fn b1_b11_systemds_log_explains_its_pcrs_or_names_them() {
     };
     let (ids, explained, texts) = judge(&honest, &boot, &[10, 13]);
     assert_eq!((ids, explained), (vec![], BTreeSet::from([11, 15])));
-    // The volume key's digest is keyed: its text is the log's word.
-    assert_eq!(texts, ["enter-initrd", "leave-initrd", "sysinit", "ready", "machine-id:0123"]);
+    assert_eq!(texts, TEXTS);
 
     let without = |at: usize| {
-        let mut lines = honest.clone();
-        lines.remove(at);
-        lines
+        let mut measured = honest.clone();
+        measured.remove(at);
+        measured
     };
+    let with = |one: Measured| [&honest[..], &[one]].concat();
     let mut swapped = honest.clone();
-    swapped.swap(2, 3);
-    let replaced = [&honest[..3], &[systemd(11, "phase", "shutdown", b"sysinit")], &honest[4..]].concat();
-    let forged = [&honest[..3], &[systemd(11, "phase", "shutdown", b"shutdown")], &honest[4..]].concat();
-    let replay = || vec!["userspace-log.replay".to_owned()];
-    let fifteen = || BTreeSet::from([15]);
-    let rows: [(&str, Vec<String>, PcrValues, &[u8], Vec<String>, BTreeSet<u8>); 7] = [
-        ("a record removed", without(3), boot.clone(), &[], replay(), fifteen()),
-        ("records reordered", swapped, boot.clone(), &[], replay(), fifteen()),
-        ("another digest", forged, boot.clone(), &[], replay(), fifteen()),
+    swapped.swap(0, 2);
+    let mut forged = honest.clone();
+    forged[5] = Measured::phase("shutdown");
+    let mut replaced = honest.clone();
+    replaced[5].text = "shutdown".to_owned();
+    let mut other_id = honest.clone();
+    other_id[3].text = "machine-id:ffff".to_owned();
+    let mut keyed = honest.clone();
+    keyed[1].text = "cryptsetup:other:1".to_owned();
+    let (replay, unhashed, second) =
+        ("userspace-log.replay", "userspace-log.event-data-unauthenticated", "userspace-log.second-log");
+    let (both, fifteen) = (BTreeSet::from([11, 15]), BTreeSet::from([15]));
+    let none = PcrValues::new();
+    type Row<'a> = (&'a str, Vec<Measured>, &'a PcrValues, &'a [u8], &'a [&'a str], &'a BTreeSet<u8>);
+    let rows: [Row<'_>; 12] = [
+        ("a record removed", without(5), &boot, &[], &[replay], &fifteen),
+        ("records reordered", swapped, &boot, &[], &[replay], &fifteen),
+        ("another digest", forged, &boot, &[], &[replay], &fifteen),
+        ("one more record", with(Measured::phase("x")), &boot, &[], &[replay], &fifteen),
+        ("another boot log", honest.clone(), &none, &[], &[replay], &fifteen),
+        ("a record of the other PCR removed", without(3), &boot, &[], &[replay], &BTreeSet::from([11])),
+        ("another log extends it too", honest.clone(), &boot, &[15], &[second], &BTreeSet::from([11])),
+        ("IMA's PCR", with(Measured::new(10, "phase", "x")), &boot, &[10, 13], &[second], &both),
         (
-            "one more record",
-            [&honest[..], &[systemd(11, "phase", "x", b"x")]].concat(),
-            boot.clone(),
-            &[],
-            replay(),
-            fifteen(),
-        ),
-        ("another boot log", honest.clone(), PcrValues::new(), &[], replay(), fifteen()),
-        (
-            "another log extends it too",
-            honest.clone(),
-            boot.clone(),
-            &[15],
-            vec!["userspace-log.second-log".into()],
-            BTreeSet::from([11]),
+            "a PCR of the firmware",
+            with(Measured::new(7, "phase", "x")),
+            &boot,
+            &[10, 13],
+            &["userspace-log.pcr"],
+            &both,
         ),
         // The replay holds, the text is nobody's: it is left out.
-        ("another text", replaced.clone(), boot.clone(), &[], vec![], BTreeSet::from([11, 15])),
+        ("another word", replaced, &boot, &[], &[unhashed, "userspace-log.phases"], &both),
+        ("another machine id", other_id, &boot, &[], &[unhashed], &both),
+        // Nobody but who has the key can tell.
+        ("another volume", keyed, &boot, &[], &[], &both),
     ];
-    for (what, lines, boot, others, expect, explained) in rows {
-        let (ids, found, texts) = judge(&lines, &boot, others);
-        assert_eq!((ids, found), (expect, explained), "{what}");
-        assert!(!texts.iter().any(|text| text == "shutdown"), "{what}");
+    for (what, measured, boot, others, expect, explained) in rows {
+        let (ids, found, texts) = judge(&measured, boot, others);
+        assert_eq!((ids, &found), (expect.iter().map(|id| (*id).to_owned()).collect(), explained), "{what}");
+        assert!(texts.iter().all(|text| TEXTS.contains(&text.as_str())), "{what}");
     }
-    // Another content type, and another encoding, are not systemd's.
-    let foreign = honest[0].replace("\"systemd\"", "\"hostmark2\"");
+    // Another content type, another encoding, and a log without an end are not systemd's.
+    let line = honest[0].line(&BANKS);
+    let foreign = line.replace("\"systemd\"", "\"hostmark2\"");
     assert!(UserspaceLog::parse(foreign.as_bytes()).is_err());
     assert!(UserspaceLog::parse(&as_tlv(&records())).is_err());
     assert!(UserspaceLog::parse(b"").unwrap().pcrs().is_empty());
+    assert!(UserspaceLog::parse(&line.as_bytes().repeat(LOG_MAX / line.len())).is_ok());
+    assert!(UserspaceLog::parse(&line.as_bytes().repeat(LOG_MAX / line.len() + 1)).is_err());
+}
+
+#[test]
+fn b1_each_bank_that_systemds_log_carries_is_held_against_the_quote() {
+    let measured = boot_of_systemd();
+    let banks = [BANK, HashAlg::Sha384];
+    let bank = HashAlg::Sha384;
+    let boot = PcrValues::from([(11, bank.hash(&[b"the stub's part"]).unwrap())]);
+    let log = UserspaceLog::parse(&systemd_log::log(&measured, &banks)).unwrap();
+    let honest = log.replay(bank, &boot);
+    assert!(log.compare_bank(bank, &boot, &honest).acceptable());
+    for pcr in [11, 15] {
+        let mut other = honest.clone();
+        other.insert(pcr, Digest::zero(bank));
+        let findings = log.compare_bank(bank, &boot, &other);
+        assert!(findings.as_slice().iter().all(|one| one.message.contains(&format!("PCR {pcr} of the sha384"))));
+        assert!(findings.has("userspace-log.replay"), "{pcr}");
+    }
+    // Records without the bank explain nothing in it: what the policy judges by is the other bank's matter.
+    let log = UserspaceLog::parse(&systemd_log::log(&measured, &[BANK])).unwrap();
+    assert!(log.compare_bank(bank, &boot, &honest).as_slice().is_empty());
+    let (replayed, findings) = log.explain_quoted(bank, &boot, &honest, &[]);
+    assert!(findings.has("userspace-log.replay") && replayed.explained().is_empty());
+}
+
+#[test]
+fn what_systemd_measured_is_told_by_what_hashes_to_it() {
+    let boot = PcrValues::new();
+    let told = |measured: &[Measured]| {
+        let log = UserspaceLog::parse(&systemd_log::log(measured, &BANKS)).unwrap();
+        let quoted = log.replay(BANK, &boot);
+        let (replayed, findings) = log.explain_quoted(BANK, &boot, &quoted, &[]);
+        let phases = replayed.phases().map(|words| words.join(" "));
+        (phases, replayed.machine_id().map(str::to_owned), findings.has("userspace-log.phases"))
+    };
+    let words = |words: &[&str]| -> Vec<Measured> { words.iter().map(|word| Measured::phase(word)).collect() };
+    let id = || Measured::machine_id("ab");
+    let rows: [(Vec<Measured>, Option<&str>, Option<&str>, bool); 9] = [
+        (words(&["enter-initrd"]), Some("enter-initrd"), None, false),
+        (words(&["sysinit", "ready"]), Some("sysinit ready"), None, false),
+        (words(&["enter-initrd", "leave-initrd", "sysinit"]), Some("enter-initrd leave-initrd sysinit"), None, false),
+        (words(&["ready", "sysinit"]), None, None, true),
+        (words(&["sysinit", "ready", "ready"]), None, None, true),
+        // Another root file system after a soft reboot.
+        (words(&["sysinit", "ready", "shutdown", "final", "sysinit"]), None, None, true),
+        (vec![id()], None, Some("ab"), false),
+        (vec![id(), Measured::machine_id("cd")], None, None, false),
+        (vec![Measured { hashed: b"x".to_vec(), ..id() }], None, None, false),
+    ];
+    for (measured, phases, id, other) in rows {
+        assert_eq!(told(&measured), (phases.map(str::to_owned), id.map(str::to_owned), other), "{measured:?}");
+    }
 }
 
 proptest! {
@@ -345,15 +410,14 @@ proptest! {
     #[test]
     fn b1_b3_no_flip_or_cut_of_systemds_log_tells_more(at in 0usize..5000, mask in 1u8..=255, cut in any::<bool>()) {
         let boot = PcrValues::from([(11, BANK.hash(&[b"the stub's part"]).unwrap())]);
-        let lines = boot_of_systemd();
-        let quoted = values(&lines, &boot);
-        let mut bytes = lines.concat().into_bytes();
+        let measured = boot_of_systemd();
+        let quoted = values(&measured, &boot);
+        let mut bytes = systemd_log::log(&measured, &[BANK]);
         let at = at % bytes.len();
         if cut { bytes.truncate(at) } else { bytes[at] ^= mask }
         if let Ok(log) = UserspaceLog::parse(&bytes) {
             let (replayed, _) = log.explain_quoted(BANK, &boot, &quoted, &[]);
-            let honest = ["enter-initrd", "leave-initrd", "sysinit", "ready", "machine-id:0123"];
-            prop_assert!(replayed.events().all(|one| honest.contains(&one.text)));
+            prop_assert!(replayed.events().all(|one| TEXTS.contains(&one.text)));
             prop_assert!(replayed.explained().is_subset(&BTreeSet::from([11, 15])));
         }
     }

@@ -13,6 +13,7 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::bench::{Host, judge, policy};
+use common::systemd_log::Measured;
 use common::{SoftwareKey, SoftwareTpm};
 use hostmark_attest::appraisal::{Endorsed, Judge};
 use hostmark_attest::evidence::Evidence;
@@ -145,8 +146,17 @@ fn d9_a_kept_round_is_its_verifiers_own() {
 fn d9_a_replay_comes_to_the_recorded_result_or_says_what_differs() {
     let (service, mut host) = Service::new();
     // The first round, and one that continues from what was kept.
-    for round in 0..2 {
+    for round in 0..3 {
+        // Another release's rounds have no log of systemd's: they are what they were.
+        if round == 2 {
+            host.systemd(&[Measured::phase("sysinit")]);
+        }
         let (file, claims) = service.keep(&mut host, "host-1", |_| {});
+        let logged = file.windows(13).any(|window| window == b"userspace-log");
+        assert_eq!(
+            (logged, claims.hostmark.boot.as_ref().unwrap().userspace.len()),
+            (round == 2, usize::from(round == 2))
+        );
         let replay = service.replay(&file);
         assert!(!replay.findings.has("evidence.replay"), "round {round}: {:?}", replay.findings);
         assert_eq!(replay.claims.unwrap(), claims);

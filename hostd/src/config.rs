@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use hostmark_attest::cel::userspace::PCRS;
 use hostmark_attest::policy::{PolicyError, parse_toml};
 use serde::{Deserialize, Serialize};
 
@@ -65,6 +66,8 @@ pub struct Source {
     pub boot_log: PathBuf,
     /// IMA's binary list.
     pub ima: PathBuf,
+    /// systemd's log of what it extends (systemd 255 and later write one).
+    pub userspace_log: PathBuf,
     /// What lives until the next boot: the host log, the socket.
     pub run_dir: PathBuf,
     /// The status socket; default: `hostd.sock` in `run_dir`.
@@ -79,6 +82,7 @@ impl Default for Source {
             root: "/".into(),
             boot_log: "/sys/kernel/security/tpm0/binary_bios_measurements".into(),
             ima: "/sys/kernel/security/ima/binary_runtime_measurements".into(),
+            userspace_log: "/run/log/systemd/tpm2-measure.log".into(),
             run_dir: "/run/hostmark".into(),
             socket: None,
             boot_id: None,
@@ -159,10 +163,10 @@ impl Config {
         if let Some(pin) = &config.ca_pin {
             parse_pin("ca_pin", pin)?;
         }
-        if !(8..=15).contains(&config.host_log_pcr) || config.host_log_pcr == 10 {
+        let pcr = config.host_log_pcr;
+        if !(8..=15).contains(&pcr) || pcr == 10 || PCRS.contains(&pcr) {
             let problem = format!(
-                "PCR {} is the firmware's, IMA's or resettable: choose one of 8, 9, 11 to 15, 13 unless it is taken",
-                config.host_log_pcr
+                "PCR {pcr} is the firmware's, IMA's, systemd's or resettable: choose one of 8, 9, 12, 13, 14; 13 unless it is taken"
             );
             return Err(ConfigError::Value { key: "host_log_pcr", problem });
         }
@@ -191,6 +195,7 @@ impl Config {
             ("engines", self.engines.looks_elsewhere()),
             ("boot-log", here.boot_log != usual.boot_log),
             ("ima", here.ima != usual.ima),
+            ("userspace-log", here.userspace_log != usual.userspace_log),
             ("run-dir", here.run_dir != usual.run_dir),
             ("socket", here.socket.is_some()),
             ("boot-id", here.boot_id.is_some()),
@@ -226,6 +231,8 @@ mod tests {
             ("tpm = \"usb\"\n", "tpm: `usb` is no TPM"),
             ("ca_pin = \"12\"\n", "64 hex digits"),
             ("host_log_pcr = 10\n", "host_log_pcr: PCR 10"),
+            ("host_log_pcr = 11\n", "host_log_pcr: PCR 11"),
+            ("host_log_pcr = 15\n", "host_log_pcr: PCR 15"),
         ];
         for (text, expect) in rows {
             let error = Config::parse("hostd.toml", text).unwrap_err().to_string();
@@ -237,9 +244,9 @@ mod tests {
     #[test]
     fn unusual_sources_are_told() {
         assert!(Config::default().unusual_sources().is_empty());
-        let text = "tpm = \"swtpm:port=1\"\n[source]\nima = \"/tmp/ima\"\nroot = \"/tmp/root\"\nboot_id = \"x\"\n";
+        let text = "tpm = \"swtpm:port=1\"\n[source]\nima = \"/tmp/ima\"\nuserspace_log = \"/tmp/log\"\nroot = \"/tmp/root\"\nboot_id = \"x\"\n";
         let config = Config::parse("hostd.toml", text).unwrap();
-        assert_eq!(config.unusual_sources(), ["root", "ima", "boot-id", "tpm"]);
+        assert_eq!(config.unusual_sources(), ["root", "ima", "userspace-log", "boot-id", "tpm"]);
         assert_eq!(config.engines.root, Path::new("/tmp/root"));
     }
 

@@ -248,6 +248,16 @@ fn check_logs(config: &Config, checks: &mut Vec<Check>) {
         Ok(size) => warning("boot-log.readable", format!("{size} bytes"), "a verifier may refuse so long a log"),
         Err(error) => failed("boot-log.readable", show(&source.boot_log, &error), securityfs),
     });
+    checks.push(match read_size(&source.userspace_log) {
+        Ok(size) => ok("userspace-log.readable", format!("{size} bytes")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            ok("userspace-log.readable", "none: this systemd writes none")
+        }
+        Err(error) => {
+            let fix = "run hostd as root; without the log PCR 11 and 15 do not replay";
+            failed("userspace-log.readable", show(&source.userspace_log, &error), fix)
+        }
+    });
     match std::fs::read(&source.ima) {
         Ok(list) => {
             checks.push(ok("ima.readable", format!("{} bytes", list.len())));

@@ -140,6 +140,8 @@ pub struct Draft {
     pub ima: ImaPart,
     /// The host log.
     pub host_log: Vec<u8>,
+    /// systemd's log.
+    pub userspace_log: Vec<u8>,
 }
 
 impl Draft {
@@ -171,6 +173,8 @@ pub struct Attester {
     pub ima: Vec<u8>,
     /// The host log.
     pub host_log: Vec<u8>,
+    /// systemd's log; empty for a systemd that writes none.
+    pub userspace_log: Vec<u8>,
     /// This boot's id.
     pub boot_id: String,
     /// The tag in NV, as it was written.
@@ -202,6 +206,7 @@ impl Attester {
             boot_log: recording.boot_log().unwrap(),
             ima: recording.ima().unwrap(),
             host_log: Vec::new(),
+            userspace_log: Vec::new(),
             boot_id: String::new(),
             tag: None,
             inventory: Vec::new(),
@@ -232,6 +237,7 @@ impl Attester {
         }
         self.boot_id = format!("00000000-0000-4000-8000-{:012}", self.clock.reset_count);
         self.host_log.clear();
+        self.userspace_log.clear();
         self.log(&Event::Boot { boot_id: self.boot_id.clone(), hostd: env!("CARGO_PKG_VERSION").to_owned() });
         self.log(&Event::Manifest { sha256: sha256(&[&self.manifest]) });
     }
@@ -395,6 +401,7 @@ impl Attester {
             boot_log: self.boot_log.clone(),
             ima,
             host_log: self.host_log.clone(),
+            userspace_log: self.userspace_log.clone(),
         };
         draft.bind();
         draft
@@ -412,6 +419,7 @@ impl Attester {
         let signed = self.signed(&draft.attest);
         let mut evidence = Evidence::new(draft.unanchored, signed, draft.values);
         (evidence.boot_log, evidence.ima, evidence.host_log) = (draft.boot_log, draft.ima, draft.host_log);
+        evidence.userspace_log = draft.userspace_log;
         evidence
     }
 

@@ -49,7 +49,7 @@ impl Hostd {
         let machine = &self.machine;
         let text = format!(
             "verifier = \"{}\"\nca_pin = \"{}\"\ntpm = \"{}\"\nstate_dir = \"{}\"\n\n[source]\nroot = \"{}\"\n\
-             boot_log = \"{}\"\nima = \"{}\"\nrun_dir = \"{}\"\nboot_id = \"{}\"\n{}\n",
+             boot_log = \"{}\"\nima = \"{}\"\nuserspace_log = \"{}\"\nrun_dir = \"{}\"\nboot_id = \"{}\"\n{}\n",
             self.verifier,
             self.ca_pin,
             machine.tcti(),
@@ -57,6 +57,7 @@ impl Hostd {
             machine.engines().root().display(),
             machine.boot_log().display(),
             machine.ima().display(),
+            machine.userspace_log().display(),
             machine.run_dir().display(),
             machine.boot_id(),
             self.more,

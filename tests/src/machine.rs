@@ -12,6 +12,7 @@ use hostmark_attest::ima::{ImaFormat, ImaLog};
 use hostmark_hostd::tpm::{Auth, Tcti, Tpm};
 
 use crate::engine_files::EngineFiles;
+use crate::forge::systemd_log::Measured;
 use crate::recording::Recording;
 use crate::swtpm::{LocalCa, Swtpm};
 
@@ -74,6 +75,10 @@ impl Machine {
             extends.push((IMA_PCR, digest.context("an IMA entry without a template digest")?));
         }
         self.extend(&extends)?;
+        match std::fs::remove_file(self.userspace_log()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
         std::fs::write(self.boot_log(), boot_log)?;
         std::fs::write(self.ima(), ima)?;
         // What the recorded kernel said of itself, where hostd looks for it below a root.
@@ -115,6 +120,20 @@ impl Machine {
         let (entry, digest) = ima_ng_entry(path, content)?;
         self.extend(&[(IMA_PCR, digest)])?;
         std::fs::OpenOptions::new().append(true).open(self.ima())?.write_all(&entry)?;
+        Ok(())
+    }
+
+    /// systemd measures, with a record of each. hostd must not be running.
+    ///
+    /// # Errors
+    /// When the TPM or the log cannot be written.
+    pub fn systemd(&self, measured: &[Measured]) -> anyhow::Result<()> {
+        use std::io::Write as _;
+        let mut log = std::fs::OpenOptions::new().append(true).create(true).open(self.userspace_log())?;
+        for one in measured {
+            self.extend(&[(one.pcr, one.digest(BANK))])?;
+            log.write_all(one.line(&[BANK]).as_bytes())?;
+        }
         Ok(())
     }
 
@@ -161,6 +180,12 @@ impl Machine {
     #[must_use]
     pub fn ima(&self) -> PathBuf {
         self.directory.join("ima.bin")
+    }
+
+    /// systemd's tpm2-measure.log; there is none until systemd measures.
+    #[must_use]
+    pub fn userspace_log(&self) -> PathBuf {
+        self.directory.join("tpm2-measure.log")
     }
 
     /// This boot's /run/hostmark.

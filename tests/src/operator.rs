@@ -82,5 +82,5 @@ pub fn capture_references(from: &Recording, version: u64) -> anyhow::Result<Stri
     }
     let manifests: Vec<&[u8]> = manifests.iter().map(Vec::as_slice).collect();
     let (boot_log, ima) = (from.boot_log()?, from.ima()?);
-    Ok(capture(&Capture { boot_log: &boot_log, ima: &ima, manifests: &manifests }, version)?)
+    Ok(capture(&Capture { boot_log: &boot_log, ima: &ima, manifests: &manifests, ..Capture::default() }, version)?)
 }

@@ -8,10 +8,12 @@
     reason = "a test fails by panicking"
 )]
 
+use std::collections::BTreeSet;
+use std::fs::OpenOptions;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hostmark_attest::appraisal::{Appraisal, Endorsed, Judge, appraise};
 use hostmark_attest::digest::{Digest, HashAlg, sha256};
@@ -33,10 +35,12 @@ use hostmark_hostd::collect::{CollectError, Collected, Collector};
 use hostmark_hostd::config::Config;
 use hostmark_hostd::tpm::{Auth, EkKind, Identity, Tpm, TpmError};
 use hostmark_tests::engine_files::{DAEMON_JSON_LOCAL_LOGS, DAEMON_JSON_OPEN, DAEMON_JSON_PATH};
+use hostmark_tests::forge::systemd_log::Measured;
 use hostmark_tests::lab::{host_boot, reference_boot};
 use hostmark_tests::machine::Machine;
 use hostmark_tests::operator::{OperatorKey, capture_references};
 use hostmark_tests::swtpm::{LocalCa, available};
+use nix::fcntl::{Flock, FlockArg};
 use rustls_pki_types::SubjectPublicKeyInfoDer;
 use rustls_pki_types::pem::PemObject as _;
 use time::OffsetDateTime;
@@ -127,11 +131,12 @@ impl Bench {
         let swtpm = machine.tcti().rsplit_once('=').unwrap().1.parse().unwrap();
         let port = proxy(swtpm, &meanwhile);
         let toml = format!(
-            "tpm = \"swtpm:port={port}\"\n[source]\nroot = \"{}\"\nboot_log = \"{}\"\nima = \"{}\"\nrun_dir = \"{}\"\n\
-             boot_id = \"{}\"\n",
+            "tpm = \"swtpm:port={port}\"\n[source]\nroot = \"{}\"\nboot_log = \"{}\"\nima = \"{}\"\nuserspace_log = \"{}\"\n\
+             run_dir = \"{}\"\nboot_id = \"{}\"\n",
             machine.engines().root().display(),
             machine.boot_log().display(),
             machine.ima().display(),
+            machine.userspace_log().display(),
             machine.run_dir().display(),
             machine.boot_id()
         );
@@ -251,7 +256,10 @@ fn what_is_collected_is_genuine_replays_and_is_appraised() {
     assert_eq!((bad(&first), tiers(&first)), (vec![], GOOD));
     assert_eq!(collected.problems, Vec::<String>::new());
     assert_eq!(evidence.ima.from, 0);
-    assert_eq!(evidence.unanchored().sources, ["root", "boot-log", "ima", "run-dir", "boot-id", "tpm"]);
+    assert_eq!(
+        evidence.unanchored().sources,
+        ["root", "boot-log", "ima", "userspace-log", "run-dir", "boot-id", "tpm"]
+    );
     assert_eq!(evidence.unanchored().facts["cmdline"], reference_boot().unwrap().command_line().unwrap().trim_end());
     let state = first.state().clone();
 
@@ -498,6 +506,53 @@ fn a_tag_is_written_certified_and_replaced_by_a_newer_one() {
     assert!(collected.problems[0].contains("4000 bytes"), "{:?}", collected.problems);
     let (kept, _) = bench.judge(&challenge, &collected, Some(later.state()));
     assert_eq!(kept.tier(Submodule::Tag), Tier::Affirming);
+}
+
+#[test]
+fn b11_what_systemd_extends_during_a_round_is_never_a_mismatch() {
+    if !available("systemd's log that grows while rounds are collected") {
+        return;
+    }
+    let mut bench = Bench::start();
+    let path = bench.machine.userspace_log();
+    let mut collector = bench.collector();
+    // Before systemd's first record there is no log, and no part of one.
+    let (before, evidence, _) = bench.round(&mut collector, None);
+    assert_eq!((bad(&before), evidence.userspace_log.len()), (vec![], 0));
+    let tpm = bench.tpm.clone();
+    let systemd = std::thread::spawn(move || {
+        for word in ["enter-initrd", "leave-initrd", "sysinit", "ready", "shutdown", "final"] {
+            let measured = Measured::phase(word);
+            let log = OpenOptions::new().append(true).create(true).open(&path).unwrap();
+            let log = Flock::lock(log, FlockArg::LockExclusive).unwrap();
+            tpm.pcr_extend(measured.pcr, &[measured.digest(HashAlg::Sha256)]).unwrap();
+            // Whoever quotes now without the lock has a PCR that no record explains.
+            std::thread::sleep(Duration::from_millis(120));
+            (&*log).write_all(measured.line(&[HashAlg::Sha256]).as_bytes()).unwrap();
+            drop(log);
+            std::thread::sleep(Duration::from_millis(250));
+        }
+    });
+    let (mut state, mut lengths) = (before.state().clone(), BTreeSet::new());
+    loop {
+        let last = systemd.is_finished();
+        let (appraisal, evidence, collected) = bench.round(&mut collector, Some(&state));
+        assert_eq!(
+            (bad(&appraisal), appraisal.tier(Submodule::Boot)),
+            (vec![], Tier::Affirming),
+            "{:?}",
+            collected.problems
+        );
+        lengths.insert(evidence.userspace_log.len());
+        state = appraisal.state().clone();
+        if last {
+            let told = appraisal.boot().unwrap().userspace[&11].len();
+            assert_eq!((told, collected.problems.len()), (6, 0));
+            break;
+        }
+    }
+    systemd.join().unwrap();
+    assert!(lengths.len() > 2, "rounds saw the log grow: {lengths:?}");
 }
 
 #[test]

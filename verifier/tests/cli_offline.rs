@@ -224,6 +224,33 @@ fn any_canonical_event_log_is_read() {
 }
 
 #[test]
+fn a_log_of_another_kind_is_told_with_the_command_that_reads_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let boot = std::fs::read(recorded("plain", "boot-log.bin")).unwrap();
+    let list = std::fs::read(recorded("plain", "ima.bin")).unwrap();
+    let digest = "00".repeat(32);
+    let systemd = format!(
+        "\u{1e}{{\"pcr\":11,\"digests\":[{{\"hashAlg\":\"sha256\",\"digest\":\"{digest}\"}}],\"content_type\":\"systemd\",\"content\":{{\"string\":\"ready\"}}}}\n"
+    );
+    let rows: [(&str, &[u8], &str); 6] = [
+        ("cel", &boot, "boot-log"),
+        ("cel", &list, "ima"),
+        ("boot-log", &list, "ima"),
+        ("boot-log", systemd.as_bytes(), "cel"),
+        ("ima", &boot, "boot-log"),
+        ("ima", systemd.as_bytes(), "cel"),
+    ];
+    for (command, bytes, other) in rows {
+        let file = write(&dir, "log", bytes);
+        run(&["inspect", command, &file]).unusable(&["at byte ", &format!("hostmark inspect {other} {file}")]);
+        assert_eq!(run(&["inspect", other, &file]).code, 0, "{command}");
+    }
+    // What is broken and of the right kind is not sent around in a circle.
+    let file = write(&dir, "log", br#"{"recnum":0,"pcr":13,"digests":[],"content_type":"hostmark","content":""}"#);
+    assert!(!run(&["inspect", "cel", &file]).err.contains("hostmark inspect"));
+}
+
+#[test]
 fn what_is_malformed_is_named_with_its_byte() {
     let dir = tempfile::tempdir().unwrap();
     let log = std::fs::read(recorded("plain", "boot-log.bin")).unwrap();

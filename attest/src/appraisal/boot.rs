@@ -1,6 +1,7 @@
 //! The boot subsystem: firmware to kernel, by reference values of PCRs that replay.
 
 use super::{Subject, accepted};
+use crate::cel::userspace::{IDENTITY_PCR, PHASE_PCR};
 use crate::finding::Finding;
 use crate::policy::{AppraisalPolicy, Window};
 use crate::replay::{BANK, ReplayedLogs};
@@ -8,7 +9,7 @@ use crate::tier::{Basis, Tier};
 
 /// Which PCRs carry which AR4SI claim. PCR 1, 5 and 6 differ between equal machines and are replayed, never judged by value.
 const CLAIMS: [(&str, &[u8]); 3] =
-    [("hardware", &[0, 2, 3]), ("executables", &[4, 9, 11]), ("configuration", &[7, 8, 12, 14])];
+    [("hardware", &[0, 2, 3]), ("executables", &[4, 9, 11]), ("configuration", &[7, 8, 12, 14, IDENTITY_PCR])];
 
 /// Those without which a claim says nothing. PCR 8 and 14 are GRUB's and shim's: used by some boots only.
 const REQUIRED: [u8; 8] = [0, 2, 3, 4, 7, 9, 11, 12];
@@ -24,7 +25,9 @@ pub(super) fn appraise(logs: &ReplayedLogs<'_>, policy: &AppraisalPolicy, window
     for (claim, pcrs) in CLAIMS {
         // A claim rests on all of its PCRs: one that nobody quoted leaves it at none.
         let unquoted = REQUIRED.iter().any(|pcr| pcrs.contains(pcr) && !policy.selection().contains(BANK, *pcr));
-        let selected = pcrs.iter().copied().filter(|pcr| policy.selection().contains(BANK, *pcr));
+        // Every machine has an identity of its own: it is judged by value only where references name one.
+        let named = |pcr: u8| pcr != IDENTITY_PCR || windows.iter().any(|window| window.pcr(BANK, pcr).is_some());
+        let selected = pcrs.iter().copied().filter(|pcr| policy.selection().contains(BANK, *pcr) && named(*pcr));
         let tier = selected.map(|pcr| judge(pcr, logs, windows, &mut subject)).max().unwrap_or(Tier::None);
         // A reservation about the log touches whatever is read from it.
         let tier = tier.after(subject.findings.worst());
@@ -46,8 +49,8 @@ fn judge(pcr: u8, logs: &ReplayedLogs<'_>, windows: &[&Window], subject: &mut Su
         );
         return Tier::None;
     };
-    // systemd's unlogged phases change PCR 11 while the host runs; the replay has shown what it held before them.
-    let before = logs.boot().and_then(|boot| boot.before_phases.as_ref()).filter(|_| pcr == 11);
+    // systemd's phases change PCR 11 while the host runs; the replay has shown what it held before them.
+    let before = logs.boot().and_then(|boot| boot.before_phases.as_ref()).filter(|_| pcr == PHASE_PCR);
     let known =
         value.is_some_and(|value| accepted.contains(value)) || before.is_some_and(|value| accepted.contains(value));
     let passed = subject.findings.check("boot.reference", !known, || {

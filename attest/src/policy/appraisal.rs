@@ -1,7 +1,7 @@
 //! AppraisalPolicy: which PCRs are quoted and what is wanted of the claims.
 //!
 //! Validation refuses a policy that could say yes without proof: PCR 0–7 must be quoted, PCR 10 where IMA is judged, the host
-//! log's PCR where engines are; PCR 16 and 23 can be reset by anyone and prove nothing; a SHA-1 bank is never enough.
+//! log's PCR where engines are, and no other log's; PCR 16 and 23 can be reset by anyone and prove nothing; a SHA-1 bank is never enough.
 
 use std::collections::BTreeSet;
 
@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::ima::{ImaRules, is_keyring};
 use super::quirks::QUIRKS;
 use super::{PolicyError, parse_toml};
+use crate::cel::userspace::PCRS;
 use crate::digest::HashAlg;
 use crate::kernel_parameters::Words;
 use crate::selection::PcrSelection;
@@ -19,7 +20,7 @@ use crate::tier::{Submodule, Tier};
 const COMMAND_LINE: &str = "kernel_command_line";
 
 /// Claims that a rule can name, with the submodule that each belongs to.
-const CLAIMS: [(&str, Submodule); 12] = [
+const CLAIMS: [(&str, Submodule); 14] = [
     ("secure_boot", Submodule::Boot),
     // SHA-256 of what the variable holds, in hex, as `hostmark inspect boot-log -v` shows it.
     ("secure_boot_pk", Submodule::Boot),
@@ -33,6 +34,9 @@ const CLAIMS: [(&str, Submodule); 12] = [
     (COMMAND_LINE, Submodule::Boot),
     // What the proven command line asks for; `lockdown` is what hostd reads in the running kernel.
     ("lockdown_boot", Submodule::Boot),
+    // What systemd extended PCR 11 by last, and the machine id in PCR 15.
+    ("boot_phase", Submodule::Boot),
+    ("machine_id", Submodule::Boot),
     ("lockdown", Submodule::Boot),
     ("tpm_class", Submodule::Platform),
     ("kernel_release", Submodule::Platform),
@@ -289,6 +293,10 @@ impl AppraisalPolicy {
                 .to_owned()
             },
         )?;
+        refuse("policy.second-log", log_pcr.is_some_and(|pcr| PCRS.contains(&pcr)), &|| {
+            "[engine] host_log_pcr: PCR 11 and 15 are systemd's, and no PCR has two logs of the running system; choose 8, 9, 12, 13 or 14"
+                .to_owned()
+        })?;
         let covers = self.raw.engine.as_ref().map(|engine| engine.ima_covers.as_slice()).unwrap_or_default();
         let plain = |path: &String| {
             let inside = path.strip_prefix('/').and_then(|path| path.strip_suffix('/'));
@@ -447,6 +455,11 @@ unknown = "warning"
             (GOOD.replace("13, 14", "13, 14, 16"), "policy.resettable-pcr"),
             (GOOD.replace("13, 14", "13, 14, 23"), "policy.resettable-pcr"),
             (GOOD.replace("[engine]", "[engine]\nhost_log_pcr = 23"), "policy.host-log-pcr"),
+            (GOOD.replace("[engine]", "[engine]\nhost_log_pcr = 11"), "policy.second-log"),
+            (
+                GOOD.replace("13, 14", "13, 14, 15").replace("[engine]", "[engine]\nhost_log_pcr = 15"),
+                "policy.second-log",
+            ),
             (GOOD.replace("{ sha256", "{ sha1 = [0], sha256"), "policy.bank"),
             (GOOD.replace("pcrphase-unlogged", "anything"), "policy.quirk"),
             (GOOD.replace("\"secure_boot\"", "\"trusted\""), "policy.claim"),

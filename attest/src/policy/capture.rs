@@ -8,20 +8,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::references::{RawBundle, RawWindow};
 use crate::boot_log::BootLog;
 use crate::bytes::ParseError;
+use crate::cel::userspace::{IDENTITY_PCR, UserspaceLog};
 use crate::digest::Digest;
 use crate::ima::ImaLog;
 use crate::ima::loaded::{POLICY_PATH, is_pid1_or_library};
 use crate::manifest::{EngineManifest, EngineReference};
 use crate::replay::BANK;
 
-/// PCRs that are judged by value.
+/// PCRs of which the boot log gives reference values.
 pub(super) const CAPTURED: [u8; 10] = [0, 2, 3, 4, 7, 8, 9, 11, 12, 14];
+/// PCRs that are judged by value: those, and the one of the machine's identity where a reference names it.
+pub(super) const JUDGED: [u8; 11] = [0, 2, 3, 4, 7, 8, 9, 11, 12, 14, IDENTITY_PCR];
 
 /// What to capture from. Empty parts are left out of the bundle.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Capture<'a> {
     /// binary_bios_measurements.
     pub boot_log: &'a [u8],
+    /// systemd's tpm2-measure.log of the same boot: gives PCR 15, which holds for this one machine. Of PCR 11 the image's part is
+    /// captured, so that references hold through all phases.
+    pub userspace_log: &'a [u8],
     /// An IMA list, binary or ascii.
     pub ima: &'a [u8],
     /// Canonical engine manifests; each is one acceptable state of the files that it names.
@@ -56,7 +62,13 @@ pub fn capture(from: &Capture<'_>, version: u64) -> Result<String, CaptureError>
         let log = BootLog::parse(from.boot_log).map_err(malformed("boot log"))?;
         let replay = log.replay_bank(BANK);
         let value = |pcr: &u8| replay.get(pcr).copied().unwrap_or_else(|| Digest::zero(BANK)).to_string();
-        let values = CAPTURED.iter().map(|pcr| (pcr.to_string(), vec![value(pcr)])).collect();
+        let mut values: BTreeMap<String, Vec<String>> =
+            CAPTURED.iter().map(|pcr| (pcr.to_string(), vec![value(pcr)])).collect();
+        if !from.userspace_log.is_empty() {
+            let log = UserspaceLog::parse(from.userspace_log).map_err(malformed("log of systemd"))?;
+            let identity = log.replay(BANK, &replay).get(&IDENTITY_PCR).map(|value| vec![value.to_string()]);
+            values.extend(identity.map(|value| (IDENTITY_PCR.to_string(), value)));
+        }
         window.pcrs.insert(BANK.name().to_owned(), values);
     }
     if !from.ima.is_empty() {

@@ -28,7 +28,7 @@ pub const QUIRKS: [Quirk; 4] = [
     Quirk {
         id: PCRPHASE_UNLOGGED,
         scope: "systemd before 255, PCR 11",
-        reason: "boot phases are extended without a log: the known words are accepted, in their order",
+        reason: "boot phases are extended without a log: the known words are accepted, in their order, of a host that sends no log of them",
     },
     Quirk {
         id: IMA_PADDED_SHA1,

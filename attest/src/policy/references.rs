@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::capture::CAPTURED;
+use super::capture::JUDGED;
 use super::{PolicyError, parse_toml};
 use crate::digest::{Digest, HashAlg};
 use crate::manifest::EngineReference;
@@ -161,8 +161,8 @@ impl Window {
             for (index, accepted) in values {
                 let pcr = index.parse::<u8>().ok().filter(|pcr| *pcr < 24);
                 let pcr = pcr.ok_or_else(|| format!("`{index}` is not a PCR (0 to 23)"))?;
-                if alg != BANK || !CAPTURED.contains(&pcr) {
-                    let judged = CAPTURED.map(|pcr| pcr.to_string()).join(", ");
+                if alg != BANK || !JUDGED.contains(&pcr) {
+                    let judged = JUDGED.map(|pcr| pcr.to_string()).join(", ");
                     return Err(format!("{alg} PCR {pcr} is never judged by value; judged are {BANK} {judged}"));
                 }
                 if accepted.is_empty() {

@@ -28,6 +28,7 @@ use time::macros::datetime;
 
 use super::SoftwareTpm;
 use super::policy_entry::{booted_with, ima_ng, with_policy};
+use super::systemd_log::Measured;
 
 const NOW: OffsetDateTime = datetime!(2026-11-22 12:00 UTC);
 const BANK: HashAlg = HashAlg::Sha256;
@@ -50,7 +51,10 @@ pub fn judge_of(policy: &str, manifests: &[&EngineManifest], line: &str) -> Judg
     let bytes: Vec<Vec<u8>> = manifests.iter().map(|manifest| manifest.to_canonical()).collect();
     let slices: Vec<&[u8]> = bytes.iter().map(Vec::as_slice).collect();
     let (boot_log, ima, _) = booted(line);
-    judge_by(policy, &capture(&Capture { boot_log: &boot_log, ima: &ima, manifests: &slices }, 1).unwrap())
+    judge_by(
+        policy,
+        &capture(&Capture { boot_log: &boot_log, ima: &ima, manifests: &slices, ..Capture::default() }, 1).unwrap(),
+    )
 }
 
 /// This policy with these references.
@@ -79,9 +83,12 @@ fn recorded(file: &str) -> Vec<u8> {
 
 pub struct Host {
     pub tpm: SoftwareTpm,
-    boot_log: Vec<u8>,
+    /// Sent as it stands, whatever was extended.
+    pub boot_log: Vec<u8>,
     list: Vec<u8>,
     host_log: Vec<u8>,
+    /// systemd's log, sent as it stands.
+    pub userspace_log: Vec<u8>,
     manifest: Vec<u8>,
     clock: u64,
     /// The next round sends the list from entry 0.
@@ -117,13 +124,14 @@ impl Host {
         for index in 0..24 {
             tpm.set(BANK, index, replay.get(&index).copied().unwrap_or(Digest::zero(BANK)));
         }
-        let (list, host_log, inventory) = Default::default();
+        let (list, host_log, userspace_log, inventory) = Default::default();
         let facts = BTreeMap::from([("cmdline".to_owned(), line)]);
         let mut host = Self {
             tpm,
             boot_log,
             list,
             host_log,
+            userspace_log,
             manifest: Vec::new(),
             clock: 1000,
             whole: false,
@@ -169,6 +177,14 @@ impl Host {
         self.extend(13, Digest::new(BANK, &digest).unwrap());
     }
 
+    /// systemd measures, with a record.
+    pub fn systemd(&mut self, measured: &[Measured]) {
+        for one in measured {
+            self.extend(one.pcr, one.digest(BANK));
+            self.userspace_log.extend(one.line(&[BANK]).into_bytes());
+        }
+    }
+
     /// hostd measures the engines, and logs the manifest when it changed.
     pub fn report(&mut self, manifest: &EngineManifest) {
         let bytes = manifest.to_canonical();
@@ -202,6 +218,7 @@ impl Host {
         let list = [&self.list[rest.unwrap_or(self.list.len())..], &self.flood].concat();
         (evidence.boot_log, evidence.ima) = (self.boot_log.clone(), ImaPart { from, list, left_out: self.left_out });
         evidence.host_log = self.host_log.clone();
+        evidence.userspace_log = self.userspace_log.clone();
         Evidence::parse(&evidence.encode()).unwrap()
     }
 

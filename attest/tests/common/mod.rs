@@ -5,6 +5,7 @@
 
 pub mod bench;
 pub mod policy_entry;
+pub mod systemd_log;
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};

@@ -1,7 +1,7 @@
 //! One round's evidence, collected in the one order that makes it consistent.
 //!
 //! DESIGN §4, "Order of collecting": (1) what no PCR anchors, and the host log's record of a changed manifest, so that the log's last
-//! manifest is the one that is sent; (2) lock the host log; (3) quote, bound to (1); (4) read the logs, which may have grown
+//! manifest is the one that is sent; (2) lock the host log and systemd's; (3) quote, bound to (1); (4) read the logs, which may have grown
 //! behind the quote, and unlock. Establishes that the parts belong together. Judges nothing: a broken host log, an absent boot
 //! log or a tag that cannot be written is sent as it is, for the verifier to explain.
 
@@ -9,6 +9,7 @@ mod facts;
 mod ima;
 mod preload;
 mod untold;
+mod userspace_log;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -30,6 +31,7 @@ use crate::state;
 use crate::tpm::{Tpm, TpmError};
 use ima::ImaList;
 use untold::Untold;
+use userspace_log::UserspaceLog;
 
 /// Longest boot log that a verifier reads.
 const BOOT_LOG_MAX: usize = hostmark_attest::boot_log::LOG_MAX;
@@ -254,8 +256,14 @@ impl Collector {
                 None
             }
         };
+        let systemds = &self.source.userspace_log;
+        let mut userspace = UserspaceLog::hold(systemds, &mut problems);
         // (3) The TPM's own retry covers a PCR that moves meanwhile.
-        let quoted = self.tpm.quote(&challenge.selection, &qualifying)?;
+        let mut quoted = self.tpm.quote(&challenge.selection, &qualifying)?;
+        if userspace.appeared(systemds) {
+            userspace = UserspaceLog::hold(systemds, &mut problems);
+            quoted = self.tpm.quote(&challenge.selection, &qualifying)?;
+        }
         let reset = Attest::parse(&quoted.signed.attest.0).ok().map(|attest| attest.clock_info.reset_count);
         // (4) The logs, at least as long as when the quote was made.
         let boot_log = boot_log(&self.source.boot_log, &mut problems)?;
@@ -265,6 +273,7 @@ impl Collector {
             Some(guard) => guard.snapshot().to_vec(),
             None => raw_host_log(&self.place.directory.join(LOG_FILE))?,
         };
+        let userspace_log = userspace.read(systemds, &mut problems);
         drop(guard);
 
         problems.extend(self.log_problem.clone());
@@ -272,6 +281,7 @@ impl Collector {
         evidence.boot_log = boot_log;
         evidence.ima = ima;
         evidence.host_log = host_log;
+        evidence.userspace_log = userspace_log;
         let evidence = evidence.encode();
         fits("evidence", evidence.len(), EVIDENCE_MAX, "let the IMA policy measure less, and reboot the host")?;
         Ok(Collected { evidence, measurement, problems })

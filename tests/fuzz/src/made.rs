@@ -170,6 +170,7 @@ pub fn evidence() -> Vec<u8> {
     evidence.boot_log = vec![1; 64];
     evidence.ima.list = vec![2; 64];
     evidence.host_log = host_log();
+    evidence.userspace_log = vec![3; 64];
     evidence.encode()
 }
 

@@ -175,7 +175,9 @@ impl World {
         let (boot_log, ima) = (read("boot-log.bin"), read("ima.bin"));
         let manifests = ["manifest-0", "manifest-1", "manifest-2"].map(read);
         let manifests: Vec<&[u8]> = manifests.iter().map(Vec::as_slice).collect();
-        let captured = capture(&Capture { boot_log: &boot_log, ima: &ima, manifests: &manifests }, 1).unwrap();
+        let captured =
+            capture(&Capture { boot_log: &boot_log, ima: &ima, manifests: &manifests, ..Capture::default() }, 1)
+                .unwrap();
         let mut bundle: toml::Table = captured.parse().unwrap();
         let files = self.files(&String::from_utf8(read("files.toml")).unwrap());
         bundle["window"].as_array_mut().unwrap().extend(files["window"].as_array().unwrap().clone());

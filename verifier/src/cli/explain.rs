@@ -61,6 +61,9 @@ fn booted(boot: &BootFacts) -> String {
         ("lockdown asked", boot.lockdown.map_or("not proven", Lockdown::name).to_owned()),
     ];
     rows.extend(boot.image.iter().map(|(name, digest)| (name.as_str(), one_line(digest))));
+    let told = boot.userspace.iter().map(|(pcr, texts)| (format!("systemd, PCR {pcr}"), one_line(&texts.join(", "))));
+    let told: Vec<_> = told.collect();
+    rows.extend(told.iter().map(|(name, texts)| (name.as_str(), texts.clone())));
     facts(rows)
 }
 

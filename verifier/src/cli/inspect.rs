@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
+use hostmark_attest::bytes::ParseError;
 use hostmark_attest::digest::{Digest, HashAlg};
 use hostmark_attest::finding::{Finding, Findings, one_line};
 use hostmark_attest::host_log::{Event, HostLog};
@@ -60,7 +61,7 @@ impl Inspect {
 fn boot_log(file: &Path, style: Style) -> Outcome {
     let bytes = input::read(file, "a boot log", boot_log::LOG_MAX)?;
     let look = if style.verbose { boot_log::list_events } else { boot_log::inspect };
-    let seen = look(&bytes).map_err(|error| Failure::malformed(&name(file), &error))?;
+    let seen = look(&bytes).map_err(|error| unreadable("boot-log", file, &bytes, &error))?;
     let mut text = facts([
         ("format", seen.format.to_owned()),
         ("events", seen.events.to_string()),
@@ -131,7 +132,7 @@ fn description(style: Style, said: &boot_log::Description) -> String {
 
 fn ima(file: &Path, style: Style) -> Outcome {
     let bytes = input::read(file, "an IMA list", ima::parse::LIST_MAX)?;
-    let seen = ima::inspect(&bytes).map_err(|error| Failure::malformed(&name(file), &error))?;
+    let seen = ima::inspect(&bytes).map_err(|error| unreadable("ima", file, &bytes, &error))?;
     let templates: Vec<String> = seen.templates.iter().map(|(name, count)| format!("{name} {count}")).collect();
     let mut text = facts([
         ("entries", seen.entries.to_string()),
@@ -180,7 +181,7 @@ fn cel(file: &Path, style: Style) -> Outcome {
     match cel::inspect(&bytes, style.verbose) {
         Ok(report) if !ours(&report) => canonical(&report, style),
         Err(error) if cel::Encoding::detect(&bytes) != cel::Encoding::Json => {
-            Err(Failure::malformed(&name(file), &error))
+            Err(unreadable("cel", file, &bytes, &error))
         }
         _ => host_log(&bytes, file, style),
     }
@@ -215,7 +216,7 @@ fn canonical(seen: &cel::CelReport, style: Style) -> Outcome {
 }
 
 fn host_log(bytes: &[u8], file: &Path, style: Style) -> Outcome {
-    let log = HostLog::parse(bytes).map_err(|error| Failure::malformed(&name(file), &error))?;
+    let log = HostLog::parse(bytes).map_err(|error| unreadable("cel", file, bytes, &error))?;
     let list: Vec<EventView> = log
         .records()
         .iter()
@@ -279,6 +280,25 @@ fn host_log(bytes: &[u8], file: &Path, style: Style) -> Outcome {
         event_list: style.verbose.then_some(list),
     };
     Answer::new(&view, text)
+}
+
+/// A file that is not what it was `taken` for; where it is another kind of log, the command that reads it.
+fn unreadable(taken: &str, file: &Path, bytes: &[u8], error: &ParseError) -> Failure {
+    let (name, command) = (name(file), "hostmark inspect");
+    let hint = match taken {
+        "boot-log" => None,
+        _ => boot_log::BootLog::parse(bytes).ok().filter(|log| log.events().len() > 0).map(|_| {
+            format!("a firmware's log, a machine's or a confidential guest's (CCEL): {command} boot-log {name}")
+        }),
+    };
+    let list = || ima::ImaLog::parse(bytes).ok().filter(|list| taken != "ima" && !list.is_empty());
+    let canonical = || cel::CelLog::parse(bytes).ok().filter(|log| taken != "cel" && !log.records().is_empty());
+    let hint = hint.or_else(|| list().map(|_| format!("an IMA list: {command} ima {name}")));
+    let hint = hint.or_else(|| canonical().map(|_| format!("a canonical event log: {command} cel {name}")));
+    match hint {
+        Some(hint) => Failure::unusable(format!("{name}: {error}; the file reads as {hint}")),
+        None => Failure::malformed(&name, error),
+    }
 }
 
 fn findings(style: Style, findings: &Findings) -> String {

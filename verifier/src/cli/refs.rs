@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use hostmark_attest::boot_log::{self, BootLog};
+use hostmark_attest::cel::userspace::{LOG_MAX as USERSPACE_MAX, UserspaceLog};
 use hostmark_attest::digest::HashAlg;
 use hostmark_attest::ima::{ImaLog, parse::LIST_MAX as IMA_MAX};
 use hostmark_attest::manifest::{BYTES_MAX as MANIFEST_MAX, EngineManifest};
@@ -35,6 +36,9 @@ pub(super) enum Refs {
         /// Its boot log (binary_bios_measurements).
         #[arg(long, value_name = "FILE", group = "source")]
         boot_log: Option<PathBuf>,
+        /// Its systemd's log of the same boot (/run/log/systemd/tpm2-measure.log): names PCR 15, the identity of this one machine.
+        #[arg(long, value_name = "FILE", requires = "boot_log")]
+        userspace_log: Option<PathBuf>,
         /// Its IMA list.
         #[arg(long, value_name = "FILE", group = "source")]
         ima: Option<PathBuf>,
@@ -79,10 +83,13 @@ pub(super) enum Refs {
 impl Refs {
     pub(super) fn run(self, connection: &Connection, style: Style) -> Outcome {
         match self {
-            Self::Capture { boot_log, ima, manifest, model, review, file } => {
+            Self::Capture { boot_log, userspace_log, ima, manifest, model, review, file } => {
                 let review = review.as_deref().map(load).transpose()?;
                 let place = file.look(review.as_ref())?;
-                let sources = Sources::read(boot_log.as_deref(), ima.as_deref(), &manifest)?;
+                let mut sources = Sources::read(boot_log.as_deref(), ima.as_deref(), &manifest)?;
+                if let Some(path) = userspace_log.as_deref() {
+                    sources.add_userspace_log(path)?;
+                }
                 sources.capture(&place, model, review.as_ref(), style)
             }
             Self::Rebase(command) => command.run(style),
@@ -112,6 +119,7 @@ fn load(path: &Path) -> Result<Document, Failure> {
 #[derive(Debug, Default)]
 pub(super) struct Sources {
     boot_log: Vec<u8>,
+    userspace_log: Vec<u8>,
     ima: Vec<u8>,
     manifests: Vec<Vec<u8>>,
 }
@@ -142,10 +150,22 @@ impl Sources {
         Ok(sources)
     }
 
+    fn add_userspace_log(&mut self, path: &Path) -> Result<(), Failure> {
+        self.userspace_log = input::read(path, "systemd's log", USERSPACE_MAX)?;
+        UserspaceLog::parse(&self.userspace_log)
+            .map_err(|error| Failure::malformed(&path.display().to_string(), &error))?;
+        Ok(())
+    }
+
     /// The text of a bundle from these sources.
     pub(super) fn text(&self, version: u64) -> Result<String, Failure> {
         let manifests: Vec<&[u8]> = self.manifests.iter().map(Vec::as_slice).collect();
-        let from = Capture { boot_log: &self.boot_log, ima: &self.ima, manifests: &manifests };
+        let from = Capture {
+            boot_log: &self.boot_log,
+            userspace_log: &self.userspace_log,
+            ima: &self.ima,
+            manifests: &manifests,
+        };
         capture(&from, version).map_err(|error| Failure::unusable(error.to_string()))
     }
 
