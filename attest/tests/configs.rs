@@ -6,7 +6,7 @@
     reason = "a test fails by panicking, and reads files"
 )]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hostmark_attest::admission::AdmissionPolicy;
 use hostmark_attest::label::Levels;
@@ -79,4 +79,46 @@ fn every_shipped_profile_loads_and_each_level_holds_the_one_below() {
     parts.sort();
     parts.dedup();
     assert_eq!(parts, Part::ALL);
+}
+
+/// Rows of the catalogue whose controls are written: the first ones.
+const WRITTEN: u16 = 32;
+
+#[test]
+fn every_row_is_controls_or_says_why_it_is_none() {
+    let profile = Profile::build(Level::Restricted, layers()).unwrap();
+    let coverage = profile.coverage();
+    for (row, ids) in &coverage.covered {
+        println!("row {row}: {} ({})", ids.len(), ids.join(", "));
+    }
+    let forgotten: Vec<u16> = coverage.forgotten.iter().copied().filter(|row| *row <= WRITTEN).collect();
+    assert!(forgotten.is_empty(), "rows {forgotten:?} are neither controls nor absent");
+    println!("rows: {} controls, {} absent", coverage.covered.len(), coverage.absent.len());
+}
+
+#[test]
+fn every_id_stands_once_or_tightens_and_says_where_it_comes_from() {
+    let mut by_id: BTreeMap<String, Vec<(Level, bool)>> = BTreeMap::new();
+    for layer in layers() {
+        for control in layer.controls {
+            let id = control.id;
+            // Nobody else asks for it: then it says itself why it is wanted.
+            assert!(!control.refs.is_empty() || control.why.is_some(), "{id} has neither refs nor why");
+            let known = |one: &String| {
+                let mut chars = one.chars();
+                matches!(chars.next(), Some('D' | 'K' | 'N' | 'S')) && chars.next().is_some_and(|c| c.is_ascii_digit())
+            };
+            assert!(control.refs.iter().all(known), "{id}: {:?}", control.refs);
+            let lasting = !control.reversible;
+            assert!(!lasting || control.why.is_some(), "{id} cannot be undone: why is it wanted?");
+            by_id.entry(id).or_default().push((layer.level, control.tightens));
+        }
+    }
+    for (id, mut stands) in by_id {
+        stands.sort();
+        let levels: BTreeSet<Level> = stands.iter().map(|(level, _)| *level).collect();
+        assert_eq!(levels.len(), stands.len(), "{id} stands twice in a level");
+        let tightens: Vec<bool> = stands.iter().map(|(_, tightens)| *tightens).collect();
+        assert!(tightens.iter().enumerate().all(|(at, tightens)| *tightens == (at > 0)), "{id}: {stands:?}");
+    }
 }
