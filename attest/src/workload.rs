@@ -4,12 +4,16 @@
 //! what hostd says of the containers at one moment, whatever their state: one that is stopped may be started by its restart policy. It does
 //! not establish that there are no others: hostd sees what the engines' own interfaces and state directories show.
 
+mod confinement;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::bytes::{ParseError, Problem};
 use crate::manifest::{TEXT_MAX, Unreadable};
+
+pub use confinement::Confinement;
 
 /// The format's version.
 pub const VERSION: u32 = 1;
@@ -49,6 +53,9 @@ pub struct Container {
     /// It may write what engines keep read-only: `/proc/sys`, `/proc/sysrq-trigger`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub system_paths: bool,
+    /// How it is confined, where its engine states that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confinement: Option<Confinement>,
 }
 
 /// A part of the host's file system inside a container.
@@ -128,6 +135,7 @@ impl Inventory {
                 limit("mounts of a container", container.mounts.len(), LIST_MAX)?;
                 limit("capabilities of a container", container.capabilities.len(), LIST_MAX)?;
                 limit("device rules of a container", container.device_rules.len(), LIST_MAX)?;
+                container.confinement.as_ref().map_or(Ok(()), Confinement::within_limits)?;
                 let texts =
                     [id, &container.name, &container.image, &container.state, &container.restart, &container.runtime];
                 let texts = texts.into_iter().chain(&container.capabilities).chain(&container.device_rules);

@@ -81,7 +81,7 @@ pub(crate) fn leaf(value: &Value, sort: bool) -> Option<Setting> {
 }
 
 /// The same value with its keys in order: a file's order of keys changes its digest, not its settings.
-fn sorted(value: &Value) -> Value {
+pub(crate) fn sorted(value: &Value) -> Value {
     match value {
         Value::Object(map) => {
             let ordered: BTreeMap<&String, Value> = map.iter().map(|(key, value)| (key, sorted(value))).collect();

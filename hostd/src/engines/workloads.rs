@@ -8,6 +8,7 @@
 //! What cannot be read, is cut or is not understood is stated as unreadable: a container of which nothing is known is none that is harmless.
 
 mod bundles;
+mod confinement;
 mod docker;
 
 use std::collections::BTreeMap;

@@ -20,7 +20,7 @@ pub struct Host {
     pub(crate) kernel: Option<Root>,
     config: EnginesConfig,
     manifest: OnceCell<EngineManifest>,
-    inventory: OnceCell<Option<Inventory>>,
+    inventory: OnceCell<Told<Option<Inventory>>>,
 }
 
 /// What a fact of a host is, when it can be told.
@@ -57,16 +57,20 @@ impl Host {
         self.manifest().engines.get(name)
     }
 
-    /// The containers; None when no engine has any.
+    /// The containers; None when no engine can have any.
     ///
     /// # Errors
-    /// The inventory does not hold together.
-    pub(crate) fn inventory(&self) -> Option<&Inventory> {
+    /// The inventory does not hold together: what is in it is not known.
+    pub(crate) fn inventory(&self) -> Told<Option<&Inventory>> {
         let take = || {
             let bytes = engines::inventory(&self.config, self.manifest(), &mut WorkloadCache::default());
-            if bytes.is_empty() { None } else { Inventory::parse(&bytes).ok() }
+            if bytes.is_empty() {
+                Ok(None)
+            } else {
+                Inventory::parse(&bytes).map(Some).map_err(|error| error.to_string())
+            }
         };
-        self.inventory.get_or_init(take).as_ref()
+        self.inventory.get_or_init(take).as_ref().map(Option::as_ref).map_err(Clone::clone)
     }
 
     /// `ID-VERSION_ID` of os-release.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use hostmark_attest::workload::{CONTAINERS_MAX, Container, EngineWorkloads, LIST_MAX, Mount, rules_by_device};
 use serde_json::Value;
 
-use super::{KERNEL_FILE_SYSTEMS, capability, list, reached, resolved, text, unreadable};
+use super::{KERNEL_FILE_SYSTEMS, capability, confinement, list, reached, resolved, text, unreadable};
 use crate::engines::files::bounded;
 use crate::state;
 
@@ -169,6 +169,7 @@ fn from_specification(id: &str, specification: &Value, problem: &mut dyn FnMut(&
         privileged: ["SYS_ADMIN", "SYS_MODULE", "SYS_RAWIO"].iter().all(|name| capabilities.contains(*name)),
         host_namespaces: host.map(str::to_owned).collect(),
         mounts,
+        confinement: Some(confinement::specified(specification, &capabilities)),
         capabilities,
         device_rules,
         system_paths: !read_only.iter().any(|path| path.as_str() == Some(READ_ONLY)),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use hostmark_attest::workload::{CONTAINERS_MAX, Container, EngineWorkloads, LIST_MAX, Mount};
 use serde_json::Value;
 
-use super::{KERNEL_FILE_SYSTEMS, api, capability, list, reached, resolved, text, unreadable};
+use super::{KERNEL_FILE_SYSTEMS, api, capability, confinement, list, reached, resolved, text, unreadable};
 use crate::engines::files::bounded;
 
 /// What engines keep read-only below /proc, and what a container that may write there can have the host run.
@@ -215,6 +215,7 @@ fn from_inspected(inspected: &Value) -> (Known, Vec<(String, Mount)>) {
         device_rules,
         // None are stated of a privileged container, and of one that a daemon made which knew no such list.
         system_paths: read_only.is_some_and(|paths| !paths.iter().any(|path| path.as_str() == Some(READ_ONLY))),
+        confinement: Some(confinement::inspected(inspected)),
     };
     let mut volumes = Vec::new();
     for mount in known.list(inspected, "/Mounts") {

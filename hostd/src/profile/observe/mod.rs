@@ -47,7 +47,7 @@ pub fn observe(host: &Host, control: &Control) -> Observation {
         Resource::Group { name } => accounts::group(host, name),
         Resource::Subid { path } => accounts::subid(host, path),
         Resource::Package { names } => packages::package(host, control, names),
-        Resource::Container { fact } => containers::containers(host, *fact),
+        Resource::Container { fact } => containers::containers(host, control, *fact),
     };
     observed.unwrap_or_else(|reason| Observation::Failed { reason })
 }

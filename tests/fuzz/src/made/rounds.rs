@@ -16,7 +16,7 @@ use hostmark_attest::result::{HostClaims, ResultClaims, SubmoduleClaims};
 use hostmark_attest::tier::{Basis, Submodule, Tier};
 use hostmark_attest::tpm::public::Public;
 use hostmark_attest::wire::{B64, Nonce};
-use hostmark_attest::workload::{Container, EngineWorkloads, Inventory, Mount, VERSION};
+use hostmark_attest::workload::{Confinement, Container, EngineWorkloads, Inventory, Mount, VERSION};
 use serde_json::json;
 
 use super::{BOOT_ID, EK, ak};
@@ -164,6 +164,13 @@ pub fn inventory() -> Vec<u8> {
         capabilities: [text("SYS_ADMIN")].into(),
         device_rules: [text("b 8:* rwm")].into(),
         system_paths: true,
+        confinement: Some(Confinement {
+            capabilities: [text("ALL")].into(),
+            seccomp: text("unconfined"),
+            ports: Some([text("0.0.0.0:80")].into()),
+            restarts: Some(-1),
+            ..Confinement::default()
+        }),
     };
     let docker =
         EngineWorkloads { containers: BTreeMap::from([(text("0a"), container)]), ..EngineWorkloads::default() };
