@@ -110,7 +110,7 @@ impl fmt::Display for Finding {
 /// Longest text that a finding quotes from a host, in characters. Longer text is cut, and the cut is shown.
 const QUOTED_MAX: usize = 512;
 
-/// Makes host-provided text safe for one log line: control characters become `\u{..}` escapes, and it is cut at [`QUOTED_MAX`].
+/// Makes host-provided text safe for one log line: control characters become `\u{..}` escapes, and it is cut at `QUOTED_MAX`.
 #[must_use]
 pub fn one_line(text: &str) -> String {
     let mut out = String::with_capacity(text.len().min(QUOTED_MAX));

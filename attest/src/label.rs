@@ -19,7 +19,7 @@ const CATEGORIES_MAX: usize = 16;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LabelError {
-    /// Above [`LABEL_MAX`] bytes.
+    /// Above `LABEL_MAX` bytes.
     #[error("a label is at most {LABEL_MAX} bytes, this one has {found}")]
     TooLong {
         /// Bytes found.

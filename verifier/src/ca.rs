@@ -1,6 +1,6 @@
 //! The verifier's own certificate authority: its server certificate and the client certificates of hosts and operators.
 //!
-//! RFC 5280. Role and id stand in the subject (O=hostmark:<role>, CN=<operator's name or host id>); they count only together with the
+//! RFC 5280. Role and id stand in the subject (`O=hostmark:ROLE`, `CN=` the operator's name or host id); they count only together with the
 //! store's row of the serial (see `auth`). Establishes who may speak, never whether a host is trusted.
 
 use std::time::Duration;

@@ -326,7 +326,7 @@ fn webpki_identifier(algorithm: &x509_parser::x509::AlgorithmIdentifier<'_>) -> 
     Some(out)
 }
 
-/// Holder ::= SEQUENCE { baseCertificateID [0] IssuerSerial OPTIONAL, … }
+/// Holder ::= SEQUENCE { baseCertificateID \[0\] IssuerSerial OPTIONAL, … }
 fn holder(mut fields: Reader<'_>) -> Result<Option<Holder>, ParseError> {
     let Some(mut base) = Element::optional(&mut fields, CONTEXT_0, "the holder's certificate")? else {
         return Ok(None);
@@ -337,7 +337,7 @@ fn holder(mut fields: Reader<'_>) -> Result<Option<Holder>, ParseError> {
     Ok(Some(Holder { issuer, serial: hex::encode(serial.rest()), issuer_der }))
 }
 
-/// AttCertIssuer ::= CHOICE { v1Form GeneralNames, v2Form [0] V2Form }, the name in DER and for people.
+/// AttCertIssuer ::= CHOICE { v1Form GeneralNames, v2Form \[0\] V2Form }, the name in DER and for people.
 fn issuer(parts: &mut Reader<'_>) -> Result<(Vec<u8>, String), ParseError> {
     if let Some(mut form) = Element::optional(parts, CONTEXT_0, "the issuer")? {
         return directory_name(Element::expect(&mut form, SEQUENCE, "the issuer's name")?);

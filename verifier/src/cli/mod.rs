@@ -1,4 +1,4 @@
-//! `hostmark`: what operators, schedulers and auditors type. One file per noun; each command returns an [`Answer`].
+//! `hostmark`: what operators, schedulers and auditors type. One file per noun; each command returns an answer.
 //!
 //! Exit codes (SURFACE.md): 0 good · 1 refused, or changes pending · 2 usage or unusable input · 3 cannot reach · 4 partial. With
 //! `--output json` the answer is the only thing on stdout. Errors are one line on stderr and say what to do.
