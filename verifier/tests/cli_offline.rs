@@ -223,15 +223,20 @@ fn any_canonical_event_log_is_read() {
     run(&["inspect", "cel", &file]).unusable(&[&file, "at byte "]);
 }
 
+/// A record as systemd-pcrextend writes it, with some digest.
+fn systemd_record(pcr: u8, text: &str) -> String {
+    let digest = "00".repeat(32);
+    format!(
+        "\u{1e}{{\"pcr\":{pcr},\"digests\":[{{\"hashAlg\":\"sha256\",\"digest\":\"{digest}\"}}],\"content_type\":\"systemd\",\"content\":{{\"string\":\"{text}\"}}}}\n"
+    )
+}
+
 #[test]
 fn a_log_of_another_kind_is_told_with_the_command_that_reads_it() {
     let dir = tempfile::tempdir().unwrap();
     let boot = std::fs::read(recorded("plain", "boot-log.bin")).unwrap();
     let list = std::fs::read(recorded("plain", "ima.bin")).unwrap();
-    let digest = "00".repeat(32);
-    let systemd = format!(
-        "\u{1e}{{\"pcr\":11,\"digests\":[{{\"hashAlg\":\"sha256\",\"digest\":\"{digest}\"}}],\"content_type\":\"systemd\",\"content\":{{\"string\":\"ready\"}}}}\n"
-    );
+    let systemd = systemd_record(11, "ready");
     let rows: [(&str, &[u8], &str); 6] = [
         ("cel", &boot, "boot-log"),
         ("cel", &list, "ima"),
@@ -430,6 +435,16 @@ fn references_are_captured_compared_and_signed() {
     let printed = run(&["refs", "capture", "--boot-log", &recorded("systemd", "boot-log.bin"), "--version", "7", "-q"]);
     assert!(printed.out.starts_with("version = 7\n"), "{printed:?}");
     assert_eq!(run(&["refs", "capture"]).code, 2);
+    // systemd's log adds the identity of this one machine, and leaves the image's part of PCR 11 as it is.
+    let identity = write(&dir, "tpm2-measure.log", systemd_record(15, "machine-id:0123").as_bytes());
+    let four = path(&dir, "four.toml");
+    let from = ["refs", "capture", "--boot-log", &recorded("systemd", "boot-log.bin"), "--userspace-log", &identity];
+    assert_eq!(run(&[&from[..], &["--ima", &recorded("systemd", "ima.bin"), "-o", &four]].concat()).code, 0);
+    let changes = json_run(&["refs", "diff", &one, &four]).json()["changes"].clone();
+    assert_eq!(changes.as_array().unwrap().len(), 1, "{changes}");
+    assert!(changes.to_string().contains("pcrs.sha256.15"), "{changes}");
+    run(&["refs", "capture", "--boot-log", &recorded("systemd", "boot-log.bin"), "--userspace-log", &one])
+        .unusable(&[&one, "at byte "]);
 
     assert_eq!(run(&["key", "create", &key]).code, 0);
     assert_eq!(std::fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
