@@ -199,6 +199,26 @@ fn each_kind_of_resource_is_read_as_its_own_manual_says() {
             ],
             Status::Pass,
         ),
+        (
+            "{ toml = '/etc/containers/registries.conf', key = 'registry' }",
+            "{ none_contains = ['\"insecure\":true'] }",
+            "file",
+            &[
+                ("etc/containers/registries.conf", "[[registry]]\nlocation = 'a'\ninsecure = true\n"),
+                ("etc/containers/registries.conf.d/x.conf", "[[registry]]\nlocation = 'b'\n"),
+            ],
+            Status::Fail,
+        ),
+        (
+            "{ toml = '/etc/containers/registries.conf', key = 'registry' }",
+            "{ none_contains = ['\"insecure\":true'] }",
+            "file",
+            &[
+                ("etc/containers/registries.conf", "[[registry]]\nlocation = 'a'\ninsecure = true\n"),
+                ("etc/containers/registries.conf.d/x.conf", "[[registry]]\nprefix = 'a'\nlocation = 'b'\n"),
+            ],
+            Status::Pass,
+        ),
         // ini
         ("{ ini = '/etc/a.conf', key = 'n' }", "{ at_least = 5 }", "file", &[("etc/a.conf", "n = 6\n")], Status::Pass),
         (

@@ -37,7 +37,9 @@ pub(super) fn json(host: &Host, control: &Control, keyed: &Keyed) -> Result {
 
 pub(super) fn toml(host: &Host, control: &Control, keyed: &Keyed) -> Result {
     if keyed.path == "/etc/containerd/config.toml" {
-        return engine(host, control, "containerd", &keyed.key.dotted(), keyed.default.as_ref());
+        let key = keyed.key.dotted();
+        let name = host.engine("containerd").and_then(|state| in_version_3(state, &key));
+        return engine(host, control, "containerd", &name.unwrap_or(key), keyed.default.as_ref());
     }
     let mut paths = Vec::new();
     if let Some((own, vendor, directory)) = LAYERED.iter().find(|(own, ..)| *own == keyed.path) {
@@ -60,10 +62,44 @@ pub(super) fn toml(host: &Host, control: &Control, keyed: &Keyed) -> Result {
             stated.push(Stated::new(SourceKind::File, path, Observed::Value(found)));
         }
     }
+    if keyed.path == "/etc/containers/registries.conf" && keyed.key.dotted() == "registry" {
+        return Ok(one_file(&keyed.path, registries(&stated), keyed.default.as_ref()));
+    }
     let Some(effective) = stated.pop() else { return Ok(one_file(&keyed.path, None, keyed.default.as_ref())) };
     // What a drop-in overrides is no contradiction; it is told where the drop-in is what is wrong.
     let good = matches!(&effective.value, Observed::Value(value) if control.want.accepts(Some(value), false));
     Ok(Observation::Seen { effective, others: if good { Vec::new() } else { stated } })
+}
+
+/// What a key of the CRI plugin is called in a configuration of version 3; None: as in version 2.
+fn in_version_3(state: &EngineState, key: &str) -> Option<String> {
+    /// Stayed where they were: the plugin's own service.
+    const SERVICE: [&str; 4] = ["disable_tcp_service", "stream_", "enable_tls_streaming", "x509_key_pair_streaming"];
+    const IMAGES: [&str; 2] = ["registry.", "image_decryption."];
+    let third = state.settings.get("version")?.values().any(|version| *version == Setting::Number(3));
+    let rest = key.strip_prefix("plugins.io.containerd.grpc.v1.cri.").filter(|_| third)?;
+    let among = |names: &[&str]| names.iter().any(|name| rest.starts_with(name));
+    let plugin = match (among(&SERVICE), among(&IMAGES)) {
+        (true, _) => return None,
+        (false, true) => "images",
+        (false, false) => "runtime",
+    };
+    Some(format!("plugins.io.containerd.cri.v1.{plugin}.{rest}"))
+}
+
+/// Registries of all files: a drop-in adds to the list, and replaces what has the same prefix.
+fn registries(stated: &[Stated]) -> Option<Setting> {
+    let mut by_prefix: BTreeMap<String, String> = BTreeMap::new();
+    for one in stated {
+        let Observed::Value(Setting::List(list)) = &one.value else { continue };
+        for entry in list {
+            let table: Value = serde_json::from_str(entry).unwrap_or_default();
+            let text = |name: &str| table.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+            let prefix = text("prefix").or_else(|| text("location")).unwrap_or(entry);
+            by_prefix.insert(prefix.to_owned(), entry.clone());
+        }
+    }
+    (!by_prefix.is_empty()).then(|| Setting::List(by_prefix.into_values().collect()))
 }
 
 pub(super) fn ini(host: &Host, path: &str, section: Option<&str>, key: &str, default: Option<&Setting>) -> Result {
@@ -210,6 +246,27 @@ fn blinding(state: &EngineState, stated: &[Stated]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_of_containerd_has_the_name_of_its_version() {
+        let cri = "plugins.io.containerd.grpc.v1.cri.";
+        let of = |version: i64, key: &str| {
+            let stated = BTreeMap::from([("dump".to_owned(), Setting::Number(version))]);
+            let settings = BTreeMap::from([("version".to_owned(), stated)]);
+            in_version_3(&EngineState { settings, ..EngineState::default() }, key)
+        };
+        for (version, key, expect) in [
+            (2, "disable_apparmor", None),
+            (3, "disable_apparmor", Some("plugins.io.containerd.cri.v1.runtime.disable_apparmor")),
+            (3, "containerd.runtimes.runc.x", Some("plugins.io.containerd.cri.v1.runtime.containerd.runtimes.runc.x")),
+            (3, "registry.config_path", Some("plugins.io.containerd.cri.v1.images.registry.config_path")),
+            (3, "stream_server_address", None),
+        ] {
+            assert_eq!(of(version, &format!("{cri}{key}")).as_deref(), expect, "{version} {key}");
+        }
+        assert_eq!(of(3, "grpc.uid"), None);
+        assert_eq!(in_version_3(&EngineState::default(), &format!("{cri}disable_apparmor")), None);
+    }
 
     #[test]
     fn the_last_assignment_in_its_section_counts() {
