@@ -219,6 +219,20 @@ fn each_kind_of_resource_is_read_as_its_own_manual_says() {
             ],
             Status::Pass,
         ),
+        (
+            "{ json = '/var/lib/kubelet/config.yaml', key = 'authentication.anonymous.enabled' }",
+            "false",
+            "file",
+            &[("var/lib/kubelet/config.yaml", "authentication:\n  anonymous:\n    enabled: true\n")],
+            Status::Fail,
+        ),
+        (
+            "{ json = '/var/lib/kubelet/config.yaml', key = 'readOnlyPort', default = 0 }",
+            "0",
+            "file",
+            &[("var/lib/kubelet/config.yaml", "readOnlyPort: &port 0\n")],
+            Status::Error,
+        ),
         // ini
         ("{ ini = '/etc/a.conf', key = 'n' }", "{ at_least = 5 }", "file", &[("etc/a.conf", "n = 6\n")], Status::Pass),
         (

@@ -29,7 +29,11 @@ pub(super) fn json(host: &Host, control: &Control, keyed: &Keyed) -> Result {
         return engine(host, control, "docker", &keyed.key.dotted(), keyed.default.as_ref());
     }
     let value = read(&host.root, &keyed.path, |text| {
-        serde_json::from_str(text).map_err(|error| format!("{}: {error}", keyed.path))
+        let value = match keyed.path.ends_with(".yaml") {
+            true => super::yaml::parse(text),
+            false => serde_json::from_str(text).map_err(|error| error.to_string()),
+        };
+        value.map_err(|error| format!("{}: {error}", keyed.path))
     })?;
     let found = value.as_ref().and_then(|value| at(value, &keyed.key));
     Ok(one_file(&keyed.path, found, keyed.default.as_ref()))

@@ -12,6 +12,7 @@ mod keyed;
 pub(super) mod packages;
 mod sysctl;
 pub(super) mod units;
+mod yaml;
 
 use hostmark_attest::profile::{Control, Observation, Resource};
 
