@@ -14,7 +14,7 @@ pub(crate) mod files;
 mod mounts;
 mod nvidia;
 mod podman;
-mod process;
+pub(crate) mod process;
 pub(crate) mod settings;
 pub mod transitions;
 pub(crate) mod units;

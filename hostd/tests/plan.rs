@@ -59,6 +59,15 @@ fn a_plan_says_from_and_to_and_its_exit_code_whether_anything_is_pending() {
     assert_eq!((code, &json["plan"]["changes"][0]["control"]), (1, &Value::from("docker.iptables")));
     assert_eq!(json["report"]["outcomes"][0]["status"], "fail");
 
+    let (sarif, junit) = (dir.path().join("r.sarif"), dir.path().join("r.xml"));
+    let (sarif_name, junit_name) = (sarif.display().to_string(), junit.display().to_string());
+    assert_eq!(hostd(&root, &profiles, &["plan", "--sarif", &sarif_name, "--junit", &junit_name]).0, 1);
+    let sarif: Value = serde_json::from_str(&std::fs::read_to_string(sarif).unwrap()).unwrap();
+    assert_eq!(sarif["runs"][0]["results"][0]["kind"], "fail");
+    assert!(std::fs::read_to_string(junit).unwrap().contains("failures=\"1\""));
+    let (code, _, error) = hostd(&root, &profiles, &["plan", "--sarif", "/nonexistent/r.sarif"]);
+    assert!(code == 2 && error.contains("/nonexistent/r.sarif"), "{error}");
+
     put(&root, "etc/docker/daemon.json", r#"{"iptables": true}"#);
     let (code, table, _) = hostd(&root, &profiles, &["plan"]);
     assert_eq!(code, 0, "{table}");

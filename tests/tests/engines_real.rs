@@ -15,9 +15,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use hostmark_attest::manifest::{EngineManifest, EngineReference, Setting, compare};
+use hostmark_attest::profile::{Control, Outcome, SourceKind, Status, judge};
 use hostmark_attest::workload::{Container, Inventory};
 use hostmark_hostd::engines::events::EngineEvents;
 use hostmark_hostd::engines::{DigestCache, EnginesConfig, Processes, WorkloadCache, inventory, measure};
+use hostmark_hostd::profile::{Host, observe};
 use hostmark_hostd::watch::Watcher;
 
 const START: Duration = Duration::from_secs(40);
@@ -164,6 +166,49 @@ async fn a_live_docker_engine_is_measured_and_its_changes_show() {
     assert!(wait_for(|| measure(&config, &mut cache).manifest.to_canonical() == first.to_canonical()));
 }
 
+/// What comes of a control that wants this of a resource.
+fn judged(config: &EnginesConfig, resource: &str, want: &str, prove: &str) -> Outcome {
+    let text = format!(
+        "id = 'docker.x'\ntitle = 't'\nrefs = []\nrole = 'operator'\nseverity = 'high'\nfix = 'evidence'\nresource = {resource}\nwant = {want}\nprove = '{prove}'"
+    );
+    let control: Control = toml::from_str(&text).unwrap_or_else(|error| panic!("{resource}: {error}"));
+    judge(&control, observe(&Host::new(config.clone()).with_kernel("/"), &control), None)
+}
+
+#[test]
+fn e1_e2_a_profile_goes_by_what_docker_runs_with() {
+    let Some((_dir, _daemon, config)) = docker("a profile of a real Docker Engine") else { return };
+    let setting = |key: &str, want: &str, prove: &str| {
+        judged(
+            &config,
+            &format!("{{ json = '/etc/docker/daemon.json', key = '{key}', default = 'info' }}"),
+            want,
+            prove,
+        )
+    };
+    let driver = setting("log-driver", "'local'", "api");
+    assert_eq!(driver.status, Status::Pass, "{driver:?}");
+    assert_eq!(driver.effective.unwrap().by, SourceKind::Api);
+    let level = setting("log-level", "'info'", "merged");
+    assert_eq!(level.status, Status::Pass, "{level:?}");
+    let iptables = setting("iptables", "true", "merged");
+    assert_eq!(
+        (iptables.status, iptables.effective.unwrap().by),
+        (Status::Fail, SourceKind::Argv),
+        "the arguments say no"
+    );
+
+    put(&config.root, "etc/docker/daemon.json", r#"{"log-driver": "journald", "log-level": "info"}"#);
+    let wanted = setting("log-driver", "'journald'", "api");
+    assert_eq!(wanted.status, Status::Fail, "a file that nobody loaded: {wanted:?}");
+    assert!(wanted.reason.contains("but what holds is \"local\""), "{}", wanted.reason);
+    let lost = setting("log-driver", "'local'", "api");
+    assert_eq!(lost.status, Status::Fail, "what holds until the next start: {lost:?}");
+    let level = setting("log-level", "'info'", "merged");
+    assert_eq!(level.status, Status::Manual, "written, and not loaded: {level:?}");
+    assert!(level.reason.contains("was changed after docker started"), "{}", level.reason);
+}
+
 #[test]
 fn e6_a_replaced_program_of_a_running_engine_is_named() {
     let Some((_dir, _daemon, config)) = docker("a replaced dockerd") else { return };
@@ -289,6 +334,25 @@ async fn e9_containers_of_a_real_docker_are_told_whatever_their_state() {
         assert_eq!(sources(&found), mounts, "{name}");
     }
     assert_eq!(look(false).len(), rows.len(), "and all stay known");
+    // What a profile makes of them: the worst is named, with its state.
+    for (fact, want, status, named) in [
+        ("privileged", "false", Status::Fail, "docker/privileged (created): true"),
+        ("host-namespaces", "'empty'", Status::Fail, "docker/host (created): [network, pid]"),
+        ("sensitive-mounts", "'empty'", Status::Fail, "docker/link (created): [/etc"),
+        ("engine-sockets", "'empty'", Status::Pass, ""),
+        ("seccomp", "{ none_of = ['unconfined'] }", Status::Fail, "docker/privileged (created): unconfined"),
+        ("capabilities", "{ superset_of = ['CHOWN'] }", Status::Fail, "docker/privileged (created): [ALL]"),
+        ("restart-limit", "{ at_least = 0, at_most = 5 }", Status::Fail, "docker/privileged (created): -1"),
+        ("propagation", "'empty'", Status::Pass, ""),
+        ("health-check", "false", Status::Pass, ""),
+        ("runtime", "'runc'", Status::Pass, ""),
+    ] {
+        let outcome = judged(&config, &format!("{{ container = '{fact}' }}"), want, "inventory");
+        assert_eq!(outcome.status, status, "{fact}: {outcome:?}");
+        let effective = outcome.effective.unwrap();
+        assert_eq!(effective.by, SourceKind::Inventory);
+        assert!(effective.to_string().contains(named), "{fact}: {effective}");
+    }
     // A policy that starts a stopped container by itself may come later.
     ask(&socket, "POST /containers/plain/update", "application/json", br#"{"RestartPolicy": {"Name": "always"}}"#);
     tokio::time::timeout(Duration::from_secs(10), events.next()).await.unwrap().unwrap();

@@ -8,6 +8,7 @@
 //! establish that hostd told the truth: like the engine manifest, what it observes is reported.
 
 mod control;
+mod export;
 mod key;
 mod layer;
 mod outcome;

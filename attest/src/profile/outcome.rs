@@ -285,22 +285,31 @@ fn seen(control: &Control, effective: &Stated, others: &[Stated], effect: Option
     let Some(good) = accepts(control, &effective.value) else {
         return (Status::Manual, format!("{effective}: no floor is known for that distribution"));
     };
+    let told = |stated: &Stated| format!("{} says {}", stated.source, control.offending(&stated.value));
     if violated("profile.effective", !good) {
         let shadowed =
             others.iter().find(|other| other.value != Observed::Absent && accepts(control, &other.value) == Some(true));
         return (
             Status::Fail,
             match shadowed {
-                Some(other) => format!("{other}, but what holds is {} ({})", effective.value, effective.source),
-                None => format!("{effective}"),
+                Some(other) => {
+                    let holds = control.offending(&effective.value);
+                    format!("{other}, but what holds is {holds} ({})", effective.source)
+                }
+                None => told(effective),
             },
         );
     }
     let otherwise =
         others.iter().find(|other| other.value != Observed::Absent && accepts(control, &other.value) == Some(false));
     if violated("profile.shadowed", otherwise.is_some()) {
-        let other = otherwise.map(ToString::to_string).unwrap_or_default();
-        return (Status::Fail, format!("{other}; it holds now ({}), and not after the next start", effective.source));
+        let now = otherwise.is_some_and(|other| other.by == SourceKind::Kernel);
+        let other = otherwise.map(told).unwrap_or_default();
+        let why = match now {
+            true => format!("{other}, whatever {} say", effective.source),
+            false => format!("{other}; it holds now ({}), and not after the next start", effective.source),
+        };
+        return (Status::Fail, why);
     }
     if violated("profile.proof", !control.prove.accepts(effective.by)) {
         return (
@@ -320,6 +329,16 @@ fn seen(control: &Control, effective: &Stated, others: &[Stated], effect: Option
             format!("configured as wanted ({}); canary {name} has not shown the effect", effective.source),
         ),
         None => (Status::Pass, String::new()),
+    }
+}
+
+impl Control {
+    /// Of several things that are observed, those that do not satisfy: what a person has to look at. Anything else as it is.
+    #[must_use]
+    pub fn offending(&self, value: &Observed) -> Observed {
+        let Observed::Each(map) = value else { return value.clone() };
+        let bad = |one: &Option<Setting>| !self.want.accepts(one.as_ref(), self.resource.is_textual());
+        Observed::Each(map.iter().filter(|(_, one)| bad(one)).map(|(name, one)| (name.clone(), one.clone())).collect())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use hostmark_attest::finding::one_line;
 use hostmark_attest::profile::{Level, Outcome, Part, Profile, ProfileReport, Severity, Status};
@@ -36,6 +36,12 @@ pub(crate) struct Args {
     /// Exit with 1 when a control of this severity or above fails or cannot be judged.
     #[arg(long, value_name = "SEVERITY")]
     fail_on: Option<Severity>,
+    /// Also write the report as SARIF 2.1.0 to this file.
+    #[arg(long, value_name = "FILE")]
+    sarif: Option<PathBuf>,
+    /// Also write the report as JUnit's XML to this file.
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
     #[command(flatten)]
     selection: Selection,
 }
@@ -94,6 +100,12 @@ pub(crate) fn run(common: &Common, args: &Args) -> Result<Exit, Failure> {
     let profile = args.selection.profile(level, &parts)?;
     let report = examine(&args.selection.host(common)?, &profile);
     let plan = plan(&profile, &report);
+    if let Some(path) = &args.sarif {
+        write(path, &report.to_sarif(&profile).to_string())?;
+    }
+    if let Some(path) = &args.junit {
+        write(path, &report.to_junit(&profile))?;
+    }
     match common.output {
         Output::Json => print(&serde_json::json!({ "report": report, "plan": plan }).to_string()),
         Output::Table => print(table(&profile, &report, &plan, common).trim_end()),
@@ -104,6 +116,11 @@ pub(crate) fn run(common: &Common, args: &Args) -> Result<Exit, Failure> {
         () if report.counts.error > 0 => Exit::Partial,
         () => Exit::Good,
     })
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    let unwritable = |error| Failure::new(Exit::Usage, format!("{}: {error}", path.display()));
+    std::fs::write(path, text).map_err(unwritable)
 }
 
 fn table(profile: &Profile, report: &ProfileReport, plan: &Plan, common: &Common) -> String {

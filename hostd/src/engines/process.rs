@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use hostmark_attest::manifest::{LIST_MAX, ProcessState, TEXT_MAX};
 
@@ -49,16 +50,7 @@ pub(crate) struct Running {
 
 /// Finds the running daemons whose program has one of these names.
 pub(crate) fn find(config: &EnginesConfig, files: &mut Files<'_>, names: &[&str]) -> Vec<Running> {
-    let every = match config.processes {
-        Processes::All => true,
-        Processes::Auto => config.root_is_default(),
-        Processes::PidFiles | Processes::None => false,
-    };
-    let pids: Vec<u32> = match config.processes {
-        Processes::None => Vec::new(),
-        _ if every => all_pids(),
-        _ => config.pid_files.iter().filter_map(|path| pid_in(path)).collect(),
-    };
+    let (every, pids) = candidates(config);
     let own_pids = namespace(Path::new("/proc/self"), "pid");
     // hostd's own unit gives it a mount namespace; the host's is that of PID 1.
     let first = if config.root_is_default() { namespace(Path::new("/proc/1"), "mnt") } else { None };
@@ -104,6 +96,42 @@ pub(crate) fn find(config: &EnginesConfig, files: &mut Files<'_>, names: &[&str]
         running.push(Running { name: name.to_owned(), state });
     }
     running
+}
+
+/// Processes that are looked at, and whether that is every one of this PID namespace.
+fn candidates(config: &EnginesConfig) -> (bool, Vec<u32>) {
+    let every = match config.processes {
+        Processes::All => true,
+        Processes::Auto => config.root_is_default(),
+        Processes::PidFiles | Processes::None => false,
+    };
+    let pids = match config.processes {
+        Processes::None => Vec::new(),
+        _ if every => all_pids(),
+        _ => config.pid_files.iter().filter_map(|path| pid_in(path)).collect(),
+    };
+    (every, pids)
+}
+
+/// When the first of the running daemons with this name was started; None when none runs or that cannot be told.
+pub(crate) fn started(config: &EnginesConfig, name: &str) -> Option<SystemTime> {
+    // proc(5): `starttime` counts from the boot, in hundredths of a second on every architecture.
+    let read = |path: String| std::fs::read_to_string(path).ok();
+    let uptime: f64 = read("/proc/uptime".to_owned())?.split(' ').next()?.parse().ok()?;
+    let booted = SystemTime::now().checked_sub(Duration::try_from_secs_f64(uptime).ok()?)?;
+    let start = |pid: u32| {
+        let comm = read(format!("/proc/{pid}/comm"))?;
+        let exe = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+        let exe = exe.to_string_lossy().trim_end_matches(" (deleted)").to_owned();
+        if comm.trim_end() != name && exe.rsplit('/').next() != Some(name) {
+            return None;
+        }
+        // The name in parentheses may hold spaces; the fields after it are counted from the third.
+        let stat = read(format!("/proc/{pid}/stat"))?;
+        let ticks: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
+        booted.checked_add(Duration::from_millis(ticks.checked_mul(10)?))
+    };
+    candidates(config).1.into_iter().filter_map(start).min()
 }
 
 fn all_pids() -> Vec<u32> {

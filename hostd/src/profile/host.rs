@@ -3,7 +3,9 @@
 //! Establishes what `when` asks of a host. A directory has no kernel and no engine that runs: what only they could say is out of sight.
 
 use std::cell::OnceCell;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
+use std::time::{Duration, UNIX_EPOCH};
 
 use hostmark_attest::manifest::{EngineManifest, EngineState, Setting};
 use hostmark_attest::profile::When;
@@ -147,6 +149,23 @@ impl Host {
             Some(state) => state.installed,
             None => DIRECTORIES.iter().any(|directory| self.root.has(&format!("{directory}/{engine}"))),
         }
+    }
+
+    /// A file of a running engine's configuration that was changed after its daemon started: what it runs with is not what is written.
+    pub(crate) fn changed_since_start(&self, engine: &str) -> Option<String> {
+        let daemon = if engine == "docker" { "dockerd" } else { engine };
+        let started = engines::process::started(&self.config, daemon)?.duration_since(UNIX_EPOCH).ok()?;
+        // Registries' hosts.toml and certificates are read at each pull.
+        let own = |path: &&String| match engine {
+            "docker" => path.ends_with("/daemon.json") || **path == self.config.docker_config,
+            _ => path.ends_with(".toml") && !path.ends_with("/hosts.toml"),
+        };
+        let changed = |path: &&String| {
+            let Some(meta) = self.root.meta(path) else { return false };
+            let time = u64::try_from(meta.ctime()).ok().zip(u32::try_from(meta.ctime_nsec()).ok());
+            time.is_none_or(|(seconds, nanos)| Duration::new(seconds, nanos) > started)
+        };
+        self.engine(engine)?.configuration.keys().filter(own).find(changed).cloned()
     }
 
     /// Whether Docker is part of a swarm: its own word, or what it keeps on disk when it does not run.

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use hostmark_attest::finding::one_line;
 use hostmark_attest::profile::{
-    Activate, Control, Fix, Observed, Outcome, Predicate, Profile, ProfileReport, Resource, Severity, Status,
+    Activate, Control, Fix, Observed, Outcome, Predicate, Profile, ProfileReport, Resource, Severity, Stated, Status,
 };
 use serde::Serialize;
 
@@ -73,10 +73,13 @@ pub fn plan(profile: &Profile, report: &ProfileReport) -> Plan {
 
 fn change(control: &Control, outcome: &Outcome) -> Change {
     let from = match (&outcome.effective, outcome.others.first()) {
-        (Some(stated), _) | (None, Some(stated)) => format!("{} ({})", stated.value, stated.source),
+        (Some(stated), _) | (None, Some(stated)) => {
+            format!("{} ({})", control.offending(&stated.value), stated.source)
+        }
         (None, None) => Observed::Absent.to_string(),
     };
-    let said = outcome.effective.as_ref().is_some_and(|stated| one_line(&stated.to_string()) == outcome.reason);
+    let said = |stated: &Stated| one_line(&format!("{} says {}", stated.source, control.offending(&stated.value)));
+    let said = outcome.effective.as_ref().is_some_and(|stated| said(stated) == outcome.reason);
     Change {
         control: control.id.clone(),
         title: control.title.clone(),

@@ -196,6 +196,13 @@ pub(super) fn engine(host: &Host, control: &Control, name: &str, setting: &str, 
     stated.sort_by_key(|one| if one.by == SourceKind::Default { 4 } else { weight(one.by) });
     let mut stated = stated.into_iter();
     let effective = stated.next().unwrap_or(by_default);
+    let written = matches!(effective.by, SourceKind::File | SourceKind::Dump | SourceKind::Default);
+    if let Some(path) = host.changed_since_start(name).filter(|_| runs && written && control.prove == Prove::Merged) {
+        let reason =
+            format!("{path} was changed after {name} started: what it runs with is not known until it starts again");
+        let files = std::iter::once(effective).chain(stated).collect();
+        return Ok(Observation::OutOfSight { reason, files });
+    }
     Ok(Observation::Seen { effective, others: stated.filter(|one| one.by != SourceKind::Default).collect() })
 }
 
