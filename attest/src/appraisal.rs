@@ -76,6 +76,11 @@ impl Judge {
         self.references.iter().flat_map(|bundle| bundle.open(now)).collect()
     }
 
+    /// Whether references name this PCR, whatever the time: what they began to demand does not end with a window.
+    fn names(&self, pcr: u8) -> bool {
+        self.references.iter().any(|bundle| bundle.names(crate::replay::BANK, pcr))
+    }
+
     /// What decides about a file now: policy, bundles and their open windows. When it changes, files must be judged again.
     #[must_use]
     pub fn fingerprint(&self, now: OffsetDateTime) -> String {
@@ -194,7 +199,7 @@ pub fn appraise(
     let sources = genuine.unanchored().sources.clone();
 
     let mut subjects = BTreeMap::new();
-    subjects.insert(Submodule::Boot, boot::appraise(logs, policy, &windows));
+    subjects.insert(Submodule::Boot, boot::appraise(logs, policy, &windows, |pcr| judge.names(pcr)));
     let (runtime, seen) = runtime::appraise(logs, policy, &windows, state, &fingerprint)?;
     subjects.insert(Submodule::Runtime, runtime);
     let before = state.filter(|_| !logs.ima_is_whole());

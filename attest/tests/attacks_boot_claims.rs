@@ -223,6 +223,11 @@ fn b2_b3_what_vouched_for_programs_shows_itself_and_the_first_level_counts() {
             Some((2, Some("sbat,1,2021030218".to_owned()))),
         ),
         (
+            "what is no variable is an authority too",
+            Box::new(|f| f.extend(7, KIND, b"padded")),
+            Some((2, Some("sbat,1,2021030218".to_owned()))),
+        ),
+        (
             "a level before the separator is none",
             Box::new(|f| {
                 let moved = f.events.pop().unwrap();

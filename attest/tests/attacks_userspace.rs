@@ -276,3 +276,32 @@ fn a_host_with_systemds_log_is_judged_by_its_image_and_its_identity() {
     assert!(appraisal.findings().any(|one| one.id == "userspace-log.unquoted"));
     assert_eq!(appraisal.boot().unwrap().userspace.keys().copied().collect::<Vec<_>>(), [11]);
 }
+
+#[test]
+fn a16_what_references_began_to_demand_does_not_end_with_a_window() {
+    let honest = systemd_log::boot();
+    let (boot_log, ima, _) = booted(&command_line());
+    let bytes = manifest().to_canonical();
+    let bundle = |userspace_log: &[u8]| {
+        capture(&Capture { boot_log: &boot_log, userspace_log, ima: &ima, manifests: &[&bytes] }, 1).unwrap()
+    };
+    // The window that names PCR 15 is over; the other one, which names no identity, is open.
+    let named = bundle(&log(&honest));
+    let (_, window) = named.split_once("[[window]]").unwrap();
+    let over = format!("{}[[window]]\nuntil = \"2026-01-01T00:00:00Z\"\n{window}", bundle(b""));
+    let quoted = judging("");
+    let unquoted = quoted.replace(", 15]", "]");
+    // (policy, references, told, tier)
+    for (policy, references, expect) in [
+        (&quoted, &named, (vec![], Tier::Affirming)),
+        (&quoted, &over, (vec!["boot.reference-missing"], Tier::None)),
+        (&unquoted, &bundle(b""), (vec![], Tier::Affirming)),
+        (&unquoted, &named, (vec!["boot.reference-unquoted"], Tier::None)),
+        (&unquoted, &over, (vec!["boot.reference-unquoted"], Tier::None)),
+    ] {
+        let appraisal = round(&judge_by(policy, references), &honest, log(&honest));
+        let told: Vec<&str> =
+            appraisal.findings().map(|one| one.id.as_str()).filter(|id| id.starts_with("boot.reference")).collect();
+        assert_eq!((told, appraisal.tier(Submodule::Boot)), expect);
+    }
+}

@@ -14,7 +14,13 @@ const CLAIMS: [(&str, &[u8]); 3] =
 /// Those without which a claim says nothing. PCR 8 and 14 are GRUB's and shim's: used by some boots only.
 const REQUIRED: [u8; 8] = [0, 2, 3, 4, 7, 9, 11, 12];
 
-pub(super) fn appraise(logs: &ReplayedLogs<'_>, policy: &AppraisalPolicy, windows: &[&Window]) -> Subject {
+/// `names`: whether references name a PCR, in open windows or others.
+pub(super) fn appraise(
+    logs: &ReplayedLogs<'_>,
+    policy: &AppraisalPolicy,
+    windows: &[&Window],
+    names: impl Fn(u8) -> bool,
+) -> Subject {
     let mut subject = Subject { findings: logs.boot_findings().clone(), ..Subject::default() };
     if logs.boot().is_none() {
         for (claim, _) in CLAIMS {
@@ -23,10 +29,21 @@ pub(super) fn appraise(logs: &ReplayedLogs<'_>, policy: &AppraisalPolicy, window
         return subject;
     }
     for (claim, pcrs) in CLAIMS {
-        // A claim rests on all of its PCRs: one that nobody quoted leaves it at none.
-        let unquoted = REQUIRED.iter().any(|pcr| pcrs.contains(pcr) && !policy.selection().contains(BANK, *pcr));
+        // A claim rests on all of its PCRs, and on those that references ask for: one that nobody quoted leaves it at none.
+        let mut unquoted = REQUIRED.iter().any(|pcr| pcrs.contains(pcr) && !policy.selection().contains(BANK, *pcr));
+        for pcr in pcrs.iter().filter(|pcr| names(**pcr)) {
+            let passed =
+                subject.findings.check("boot.reference-unquoted", !policy.selection().contains(BANK, *pcr), || {
+                    Finding::info(
+                        "",
+                        format!("references name PCR {pcr}, and the policy has it not quoted: nothing is claimed"),
+                    )
+                    .fix("add the PCR to `pcrs` of the appraisal policy, or take it out of the references")
+                });
+            unquoted |= !passed;
+        }
         // Every machine has an identity of its own: it is judged by value only where references name one.
-        let named = |pcr: u8| pcr != IDENTITY_PCR || windows.iter().any(|window| window.pcr(BANK, pcr).is_some());
+        let named = |pcr: u8| pcr != IDENTITY_PCR || names(pcr);
         let selected = pcrs.iter().copied().filter(|pcr| policy.selection().contains(BANK, *pcr) && named(*pcr));
         let tier = selected.map(|pcr| judge(pcr, logs, windows, &mut subject)).max().unwrap_or(Tier::None);
         // A reservation about the log touches whatever is read from it.

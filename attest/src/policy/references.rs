@@ -122,6 +122,12 @@ impl References {
         self.model.as_deref()
     }
 
+    /// Whether any window, open or not, names this PCR.
+    #[must_use]
+    pub fn names(&self, bank: HashAlg, pcr: u8) -> bool {
+        self.windows.iter().any(|window| window.pcr(bank, pcr).is_some())
+    }
+
     /// The windows that are open at `now`.
     pub fn open(&self, now: OffsetDateTime) -> impl Iterator<Item = &Window> {
         self.windows.iter().filter(move |window| window.is_open(now))

@@ -22,7 +22,8 @@ const SHIM_LOCK: [u8; 16] =
 /// What PCR 7 holds after its separator.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Authorities {
-    /// SHA-256 of each entry of a key database that vouched for a program, in the order of use.
+    /// SHA-256 of each entry of a key database that vouched for a program, in the order of use. An event that is no variable stands
+    /// there with all of its data.
     pub used: Vec<[u8; 32]>,
     /// The first line of the revocation level that shim measured first, as `sbat,1,2021030218`.
     pub sbat_level: Option<String>,
@@ -41,7 +42,10 @@ impl BootLog {
             if crate::check::violated("boot.authority-hidden", !judged.is_whole(one)) {
                 return None;
             }
-            let Some(variable) = UefiVariable::parse(one.event.data()) else { continue };
+            let Some(variable) = UefiVariable::parse(one.event.data()) else {
+                authorities.used.push(sha256(&[one.event.data()]));
+                continue;
+            };
             if variable.guid == SHIM_LOCK && variable.is_named("SbatLevel") {
                 let text = std::str::from_utf8(variable.content).ok();
                 let line = text.and_then(|text| text.lines().next()).map(|line| one_line(line.trim_end_matches('\0')));
