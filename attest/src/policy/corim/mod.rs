@@ -6,7 +6,8 @@
 //!
 //! It does not carry over what a bundle cannot say: each such thing is counted and told ([`Imported::findings`]). What would accept
 //! more than the author does is refused: a profile that is not understood (§4.1 demands it), values of several environments at once,
-//! and alternatives of several PCRs, which a window could not keep apart. An unsigned CoRIM is never read. The class of an
+//! and alternatives of several PCRs, which a window could not keep apart. Files are taken together: each digest is one that the author
+//! names for its path, whichever triple it stands in. An unsigned CoRIM is never read. The class of an
 //! environment becomes the bundle's model, for people; no host is told apart by it.
 
 mod cbor;
