@@ -22,7 +22,7 @@ use crate::ima::ImaPosition;
 use crate::policy::{AppraisalPolicy, References, Window};
 use crate::replay::{ReplayedBoot, ReplayedLogs, Resend};
 use crate::result::{BootFacts, HostClaims, ResultClaims, SubmoduleClaims};
-use crate::state::RoundState;
+use crate::state::{RoundState, Strayed};
 use crate::tier::{Basis, Submodule, Tier};
 
 /// Changes whenever this library judges IMA entries otherwise than before, so that a newer verifier has them judged again.
@@ -222,7 +222,11 @@ pub fn appraise(
         (None, Some(before)) => (before.ima(), before.judged_by(), before.engine().clone()),
         (None, None) => (ImaPosition::default(), fingerprint.as_str(), engine_seen),
     };
-    let state = RoundState::new(host, ak_name, genuine.counters(), boot_id, &ima_end, judged_by, seen, engine_seen);
+    let mut state = RoundState::new(host, ak_name, genuine.counters(), boot_id, &ima_end, judged_by, seen, engine_seen);
+    if logs.host_log_findings().has("host-log.boot-changed") {
+        let boot_id = genuine.unanchored().boot_id.clone();
+        state = state.after_stray(Strayed { counters: genuine.counters(), boot_id });
+    }
     let tag = genuine.tag().ok().flatten().map(VerifiedTag::tag);
     let host = HostClaims {
         tpm_class: endorsed.class,

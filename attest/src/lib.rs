@@ -15,6 +15,7 @@ pub mod bytes;
 pub mod ccel;
 pub mod cel;
 pub mod check;
+pub mod copied_tpm;
 pub mod counters;
 pub mod digest;
 pub mod evidence;

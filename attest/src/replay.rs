@@ -348,8 +348,11 @@ fn replay_boot(
     for pcr in by_systemd.chain(before_phases.map(|_| PHASE_PCR)) {
         explained = explained.extended_later(pcr);
     }
-    let replays = compared.acceptable() && systemd.as_ref().is_none_or(|one| one.findings.acceptable());
+    let others = other_banks(genuine, log, policy);
+    let systemd_replays = systemd.as_ref().is_none_or(|one| one.findings.acceptable());
+    let replays = compared.acceptable() && others.acceptable() && systemd_replays;
     findings.append(compared);
+    findings.append(others);
     findings.append(systemd.as_ref().map(|one| one.findings.clone()).unwrap_or_default());
     // Only what rests on explained PCRs: a log may say anything about a PCR that nobody quoted.
     let (claims, noticed) = explained.claims();
@@ -395,6 +398,16 @@ fn replay_boot(
         authorities,
     };
     (replays.then_some(boot), replay, findings)
+}
+
+/// The firmware's PCRs in every other bank that was quoted: a bank that the firmware left empty is the operating system's to fill.
+fn other_banks(genuine: &GenuineEvidence, log: &BootLog, policy: &AppraisalPolicy) -> Findings {
+    let mut findings = Findings::new();
+    for (bank, quoted) in genuine.quote().pcrs().iter().filter(|(bank, _)| **bank != BANK) {
+        let firmware = quoted.keys().copied().filter(|index| *index < 8);
+        findings.append(log.explain_quoted(*bank, quoted, firmware, boot_quirks(policy)).1);
+    }
+    findings
 }
 
 /// A kernel image on disk is measured nowhere: whoever writes it runs a kernel that no PCR names. A locked-down kernel does not

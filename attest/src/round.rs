@@ -5,6 +5,7 @@
 use time::OffsetDateTime;
 
 use crate::appraisal::{Appraisal, Endorsed, Judge, appraise};
+use crate::copied_tpm;
 use crate::evidence::Evidence;
 use crate::finding::Findings;
 use crate::genuine::{GenuineEvidence, Last, RoundExpectation};
@@ -12,6 +13,7 @@ use crate::identity::ak::AkPublic;
 use crate::jws::KeySet;
 use crate::replay::{ParsedLogs, ReplayedLogs, Resend};
 use crate::state::RoundState;
+use crate::tpm::attest::Attest;
 use crate::tpm::public::Public;
 use crate::wire::Nonce;
 
@@ -52,6 +54,8 @@ impl Known<'_> {
 pub enum Stop {
     /// The evidence is not this host's for this nonce.
     NotGenuine(Findings),
+    /// The AK's answer, but of another state of its TPM than the answers before: the findings, and what is to be kept from now on.
+    Strayed(Findings, Box<RoundState>),
     /// Whole logs are needed; trust neither ends nor grows.
     Resend(Resend),
 }
@@ -71,9 +75,31 @@ pub fn judge_round(evidence: Evidence, known: &Known<'_>, judge: &Judge) -> Resu
         selection: judge.policy().selection(),
         last: known.kept.map_or(Last::FirstRound, |kept| Last::Round(kept.counters())),
     };
-    let genuine = GenuineEvidence::verify(evidence, &expect).map_err(Stop::NotGenuine)?;
+    let boot_id = evidence.unanchored().boot_id.clone();
+    let attest = evidence.quote.attest.0.clone();
+    let genuine = match GenuineEvidence::verify(evidence, &expect) {
+        Ok(genuine) => genuine,
+        Err(findings) if copied_tpm::fell(&findings) => {
+            let Some((kept, attest)) = known.kept.zip(Attest::parse(&attest).ok()) else {
+                return Err(Stop::NotGenuine(findings));
+            };
+            let turn = copied_tpm::judge(kept, attest.clock_info.into(), &boot_id, Some(findings.clone()));
+            return Err(turn.map_or(Stop::NotGenuine(findings), stop));
+        }
+        Err(findings) => return Err(Stop::NotGenuine(findings)),
+    };
+    if let Some(turn) = known.kept.and_then(|kept| copied_tpm::judge(kept, genuine.counters(), &boot_id, None)) {
+        return Err(stop(turn));
+    }
     let parsed = ParsedLogs::parse(&genuine);
     let logs = ReplayedLogs::replay(&genuine, &parsed, judge.policy(), known.kept).map_err(Stop::Resend)?;
     let endorsed = known.endorsed.clone();
     appraise(&logs, judge, endorsed, known.host, &known.ak_name(), known.kept, known.at).map_err(Stop::Resend)
+}
+
+fn stop(turn: copied_tpm::Turn) -> Stop {
+    match turn.state {
+        Some(state) => Stop::Strayed(turn.findings, Box::new(state)),
+        None => Stop::NotGenuine(turn.findings),
+    }
 }

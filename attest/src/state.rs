@@ -40,6 +40,20 @@ pub(crate) struct Raw {
     runtime: RuntimeSeen,
     #[serde(default)]
     engine: EngineSeen,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    strayed: Option<Strayed>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    clone_suspected: bool,
+}
+
+/// An answer of this AK that is of another state of its TPM than the kept line: it fell behind, or is of another boot of one reset.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Strayed {
+    /// Its counters.
+    pub counters: Counters,
+    /// The boot that it says it is of.
+    pub boot_id: String,
 }
 
 /// What the files seen so far in this boot came to.
@@ -205,8 +219,20 @@ impl RoundState {
                 judged_by: judged_by.to_owned(),
                 runtime,
                 engine,
+                strayed: None,
+                clone_suspected: false,
             },
         }
+    }
+
+    /// The same, with an answer beside it that does not continue it.
+    pub(crate) fn after_stray(&self, stray: Strayed) -> Self {
+        Self { raw: Raw { strayed: Some(stray), ..self.raw.clone() } }
+    }
+
+    /// The same, and not believed any more.
+    pub(crate) fn suspected(&self) -> Self {
+        Self { raw: Raw { clone_suspected: true, ..self.raw.clone() } }
     }
 
     /// The sealed form.
@@ -260,6 +286,18 @@ impl RoundState {
     #[must_use]
     pub const fn counters(&self) -> Counters {
         Counters { reset_count: self.raw.reset_count, restart_count: self.raw.restart_count, clock: self.raw.clock }
+    }
+
+    /// The last answer that did not continue this line, where one did not since the last reset.
+    #[must_use]
+    pub const fn strayed(&self) -> Option<&Strayed> {
+        self.raw.strayed.as_ref()
+    }
+
+    /// Whether two states of this TPM answered in turn: no answer counts until a person has enrolled the host again.
+    #[must_use]
+    pub const fn clone_suspected(&self) -> bool {
+        self.raw.clone_suspected
     }
 
     /// The boot id that the host log bore out; empty while none did.

@@ -275,7 +275,7 @@ impl StoredRound {
                     self.recorded.as_ref().map_or((self.meta.at, self.meta.at), |one| (one.iat, one.exp));
                 Ok(appraisal.into_result(self.meta.host.clone(), issued, expires))
             }
-            Err(Stop::NotGenuine(findings)) => Err(findings),
+            Err(Stop::NotGenuine(findings) | Stop::Strayed(findings, _)) => Err(findings),
             Err(Stop::Resend(resend)) => Err(resend.findings),
         }
     }

@@ -78,6 +78,7 @@ struct Host {
     host_log: Vec<u8>,
     manifest: Vec<u8>,
     command_line: String,
+    sources: Vec<String>,
     clock: u64,
     resets: u32,
 }
@@ -98,6 +99,7 @@ impl Host {
             host_log: Vec::new(),
             manifest: manifest(),
             command_line,
+            sources: Vec::new(),
             clock: 1000,
             resets: 5,
         };
@@ -138,7 +140,7 @@ impl Host {
             hostd: "0.1.0".into(),
             manifest: self.manifest.clone(),
             facts: BTreeMap::from([("cmdline".to_owned(), self.command_line.clone())]),
-            sources: Vec::new(),
+            sources: self.sources.clone(),
             tag: None,
             inventory: Vec::new(),
         };
@@ -174,6 +176,10 @@ fn lab() -> String {
 }
 
 fn round(host: &Host, judge: &Judge, state: Option<&RoundState>) -> Result<Appraisal, Resend> {
+    round_of(host, judge, state, TpmClass::Simulated)
+}
+
+fn round_of(host: &Host, judge: &Judge, state: Option<&RoundState>, class: TpmClass) -> Result<Appraisal, Resend> {
     let nonce = Nonce([9; 32]);
     let ak = verify_ak(&host.tpm.ak.public).unwrap();
     let last = state.map_or(Last::FirstRound, |state| Last::Round(state.counters()));
@@ -190,7 +196,7 @@ fn round(host: &Host, judge: &Judge, state: Option<&RoundState>) -> Result<Appra
     let genuine = GenuineEvidence::verify(host.evidence(nonce, judge.policy().selection()), &expect).unwrap();
     let parsed = ParsedLogs::parse(&genuine);
     let logs = ReplayedLogs::replay(&genuine, &parsed, judge.policy(), state)?;
-    let endorsed = Endorsed { class: TpmClass::Simulated, findings: Findings::new() };
+    let endorsed = Endorsed { class, findings: Findings::new() };
     appraise(&logs, judge, endorsed, "host-1", "ak-1", state, NOW)
 }
 
@@ -251,6 +257,69 @@ fn b1_a_tampered_boot_log_contraindicates() {
     let appraisal = round(&host, &judge(POLICY, &lab()), None).unwrap();
     assert_eq!(appraisal.tier(Submodule::Boot), Tier::Contraindicated);
     assert!(ids(&appraisal).contains(&"boot.replay"), "{:?}", ids(&appraisal));
+}
+
+#[test]
+fn a12_evidence_from_elsewhere_is_told_and_only_a_simulated_tpm_may_send_it() {
+    let judge = judge(POLICY, &lab());
+    let rows = [
+        (&[][..], TpmClass::Hardware, false, Tier::Affirming),
+        (&["boot-log"], TpmClass::Simulated, true, Tier::Warning),
+        (&["boot-log"], TpmClass::Hardware, true, Tier::Contraindicated),
+        (&["boot-log"], TpmClass::Virtual, true, Tier::Contraindicated),
+    ];
+    for (sources, class, told, tier) in rows {
+        let mut host = Host::new("systemd-again");
+        host.sources = sources.iter().map(|one| (*one).to_owned()).collect();
+        let appraisal = round_of(&host, &judge, None, class).unwrap();
+        assert_eq!(ids(&appraisal).contains(&"platform.sources"), told, "{class}");
+        assert_eq!(appraisal.tier(Submodule::Platform), tier, "{class}, from {sources:?}");
+    }
+}
+
+#[test]
+fn a3_evidence_that_names_another_nonce_is_told_by_its_own_word() {
+    let (host, judge) = (Host::new("systemd-again"), judge(POLICY, &lab()));
+    let ak = verify_ak(&host.tpm.ak.public).unwrap();
+    let verify = |nonce| {
+        let expect = RoundExpectation {
+            ak: &ak,
+            ek_name: &host.tpm.ek_name,
+            tag_signers: &KeySet::new(),
+            tag_serial: None,
+            now: NOW,
+            nonce,
+            selection: judge.policy().selection(),
+            last: Last::FirstRound,
+        };
+        let evidence = host.evidence(Nonce([9; 32]), judge.policy().selection());
+        GenuineEvidence::verify(evidence, &expect).map(|_| ()).map_err(Findings::into_vec)
+    };
+    assert_eq!(verify(Nonce([9; 32])), Ok(()), "the honest twin");
+    let told = verify(Nonce([8; 32])).unwrap_err();
+    assert_eq!(told.iter().map(|one| one.id.as_str()).collect::<Vec<_>>(), ["evidence.nonce"]);
+}
+
+#[test]
+fn b10_a_list_that_shrank_without_a_reset_is_no_list_of_this_boot() {
+    let judge = judge(POLICY, &lab());
+    let mut host = Host::new("systemd-again");
+    let first = round(&host, &judge, None).unwrap();
+    host.clock += 1;
+    let again = round(&host, &judge, Some(first.state())).unwrap();
+    assert_eq!(again.tier(Submodule::Runtime), Tier::Affirming, "the honest twin: the whole list again");
+
+    // The TPM of a copy that was made earlier in this boot: PCR 10 and the list agree with each other, and not with what was proven.
+    let whole = std::mem::take(&mut host.ima);
+    let end = ImaLog::parse(&whole).unwrap().entries().nth(100).unwrap().at();
+    host.tpm.set(HashAlg::Sha256, 10, Digest::zero(HashAlg::Sha256));
+    host.run_ima(&whole[..end]);
+    let shrunk = round(&host, &judge, Some(first.state())).unwrap();
+    assert_eq!(ids(&shrunk), ["ima.shrunk"]);
+    assert_eq!(shrunk.tier(Submodule::Runtime), Tier::Contraindicated);
+    // After a reset a shorter list is as good as any.
+    host.resets += 1;
+    assert_eq!(round(&host, &judge, Some(first.state())).unwrap().tier(Submodule::Runtime), Tier::Affirming);
 }
 
 #[test]

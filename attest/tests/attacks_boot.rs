@@ -17,7 +17,7 @@ use common::bench::{Host, booted, judge, judge_of, policy, told};
 use common::policy_entry::with_event;
 use hostmark_attest::appraisal::{Appraisal, Judge};
 use hostmark_attest::boot_log::BootLog;
-use hostmark_attest::digest::{HashAlg, sha256};
+use hostmark_attest::digest::{Digest, HashAlg, sha256};
 use hostmark_attest::finding::{Finding, Severity};
 use hostmark_attest::kernel_parameters::Lockdown;
 use hostmark_attest::manifest::EngineManifest;
@@ -42,6 +42,32 @@ fn round(line: &str, said: &str, rules: &str) -> Appraisal {
         host.facts.insert("cmdline".to_owned(), said.to_owned());
     }
     host.round(&judge).unwrap()
+}
+
+#[test]
+fn b15_every_quoted_bank_is_explained() {
+    let firmware: [u8; 8] = std::array::from_fn(|index| u8::try_from(index).unwrap());
+    let both = policy("").replace("pcrs = { sha256", &format!("pcrs = {{ sha384 = {firmware:?}, sha256"));
+    for (policy, value, expect) in [
+        (policy(""), None, None),
+        // The log does not carry the bank: neither an empty one nor a filled one is explained.
+        (both.clone(), Some(Digest::zero(HashAlg::Sha384)), Some("boot.bank-missing")),
+        (both, Some(Digest::ones(HashAlg::Sha384)), Some("boot.bank-missing")),
+    ] {
+        let judge = judge(&policy, &[&manifest()]);
+        let mut host = Host::boot(&manifest());
+        for (index, value) in firmware.iter().zip(std::iter::repeat(value)) {
+            if let Some(value) = value {
+                host.tpm.set(HashAlg::Sha384, *index, value);
+            }
+        }
+        let appraisal = host.round(&judge).unwrap();
+        let boot: Vec<&str> =
+            told(&appraisal).into_iter().map(|(_, id)| id).filter(|id| id.starts_with("boot.")).collect();
+        assert_eq!(boot, expect.into_iter().collect::<Vec<_>>());
+        let tier = appraisal.tier(Submodule::Boot);
+        assert_eq!(tier == Tier::Contraindicated, expect.is_some(), "{tier}");
+    }
 }
 
 #[test]

@@ -507,6 +507,70 @@ fn b5_absurd_sizes_are_refused_where_they_stand() {
     assert_eq!(log.events().nth(1).unwrap().digest(BANK), Digest::new(BANK, &[2; 32]));
 }
 
+/// The log with a SHA-1 bank beside it, as a firmware of both writes it: of data that the log holds the hash, else any digest.
+fn two_banks(events: &[(Ev, [u8; 20])]) -> Vec<u8> {
+    let mut out = [0u32.to_le_bytes(), 3u32.to_le_bytes()].concat();
+    out.extend([0; 20]);
+    out.extend(37u32.to_le_bytes());
+    out.extend(b"Spec ID Event03\0\0\0\0\0\0\x02\0\x02\x02\0\0\0\x04\0\x14\0\x0b\0\x20\0\0");
+    for (event, sha1) in events {
+        out.extend([event.pcr, event.kind.0, 2].map(u32::to_le_bytes).concat());
+        out.extend([&[0x04, 0], &sha1[..], &[0x0b, 0], &event.digest].concat());
+        out.extend((event.data.len() as u32).to_le_bytes());
+        out.extend(&event.data);
+    }
+    out
+}
+
+fn sha1_of(event: &Ev) -> [u8; 20] {
+    // Whole, or a boot variable's content behind its GUID, lengths and name.
+    let name = event.data.get(16..24).map_or(0, |length| u64::from_le_bytes(length.try_into().unwrap()));
+    let content = usize::try_from(name).ok().and_then(|name| event.data.get(name.checked_mul(2)?.checked_add(32)?..));
+    let parts = [Some(event.data.as_slice()), content];
+    let hashed = parts.into_iter().flatten().find(|part| sha256(&[part]) == event.digest);
+    let measured = hashed.unwrap_or(b"what the log does not hold");
+    HashAlg::Sha1.hash(&[measured]).unwrap().as_bytes().try_into().unwrap()
+}
+
+#[test]
+fn b15_a_bank_that_the_firmware_never_extended_proves_nothing() {
+    let machine = Forge::of("plain");
+    let by_firmware: Vec<(Ev, [u8; 20])> = machine.events.iter().map(|one| (one.clone(), sha1_of(one))).collect();
+    let judge = |bytes: &[u8], values: &PcrValues| {
+        let log = BootLog::parse(bytes).unwrap();
+        let mut findings = log.compare(BANK, values, PCRS);
+        let (claims, seen) = log.claims(BANK);
+        findings.append(seen);
+        (claims.secure_boot, findings)
+    };
+    let (honest, findings) = judge(&two_banks(&by_firmware), &machine.values());
+    assert_eq!((honest, ids(&findings)), (SecureBoot::Off, Vec::new()), "the honest twin");
+
+    // Root fills the empty SHA-256 bank with what it likes, separators too: the log replays, and the firmware's own bank tells otherwise.
+    let mut forged = machine.clone();
+    let at = forged.secure_boot_at();
+    let data = secure_boot_variable(1);
+    forged.events[at] = Ev { digest: sha256(&[&data]), data, ..forged.events[at].clone() };
+    let with_sha1 = |forged: &Forge| -> Vec<(Ev, [u8; 20])> {
+        forged.events.iter().cloned().zip(by_firmware.iter().map(|(_, sha1)| *sha1)).collect()
+    };
+    let (_, findings) = judge(&two_banks(&with_sha1(&forged)), &forged.values());
+    assert_eq!(ids(&findings), ["boot.banks-disagree"]);
+    assert!(!findings.acceptable(), "{findings:?}");
+
+    // Without the firmware's separators nothing tells where its part ends: every PCR is named, and nothing is claimed.
+    let mut bare = forged;
+    bare.events.retain(|event| event.kind != EventType::EV_SEPARATOR);
+    let (secure_boot, findings) = bare.judge(&bare.values());
+    assert_eq!(secure_boot, SecureBoot::Unknown);
+    let missing = findings.as_slice().iter().filter(|one| one.id == "boot.separator-missing").count();
+    assert_eq!(missing, 8, "{findings:?}");
+
+    // A bank that is empty in the log explains no value that somebody extended.
+    let (_, findings) = judge(&two_banks(&[]), &machine.values());
+    assert!(findings.has("boot.replay"));
+}
+
 #[test]
 fn b6_odd_logs_are_visible() {
     let honest = honest("plain", SecureBoot::Off);

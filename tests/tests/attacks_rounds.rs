@@ -10,7 +10,7 @@
 )]
 
 use hostmark_attest::digest::{Digest, HashAlg};
-use hostmark_attest::evidence::Evidence;
+use hostmark_attest::evidence::{Evidence, ImaPart};
 use hostmark_attest::selection::{BankSelection, PcrSelection};
 use hostmark_attest::tpm::name::RH_OWNER;
 use hostmark_attest::wire::{B64, Challenge, DOMAIN_QUOTE, HostState, RoundOutcome};
@@ -20,6 +20,7 @@ use hostmark_tests::forge::{AttestBuilder, SoftwareKey, tpm2b};
 use hostmark_tests::lab::{POLICY_NAME, shipped};
 use hostmark_tests::scene::{Scene, errors, owned, refusal};
 use hostmark_verifier::api::views::PublishFile;
+use serde_json::Value;
 
 const BANK: HashAlg = HashAlg::Sha256;
 
@@ -219,7 +220,12 @@ fn a8_the_service_refuses_fallen_counters_and_wants_whole_logs_after_a_reset() {
         ("counters.restart-fell", |draft| draft.attest.clock_info.restart_count -= 1),
     ];
     for (id, lie) in lies {
-        scene.round_refused(&host, id, &[id], lie, |_| ());
+        scene.trusted(&host);
+        scene.refused_outcome(&host, id, &[id], &lying(&host, lie));
+        // The state that was put back begins anew with its next boot. Without one, it is another row's matter (A24).
+        host.reboot();
+        host.clock.restart_count = 2;
+        scene.trusted(&host);
     }
 
     // After a reset, the rest of the old list is not taken: whole logs are asked for, and nothing is renewed meanwhile.
@@ -236,6 +242,109 @@ fn a8_the_service_refuses_fallen_counters_and_wants_whole_logs_after_a_reset() {
     assert_eq!(scene.standing(&host).result, before.result, "trust neither ends nor grows");
     assert_eq!(host.challenge().ima_from, 0);
     scene.trusted(&host);
+}
+
+#[test]
+fn b24_the_service_tells_of_a_list_beyond_the_limit_in_bounded_memory() {
+    let scene = Scene::start("");
+    let (host, bystander) = (scene.enrolled("node-1"), scene.enrolled("node-2"));
+    scene.trusted(&bystander);
+    // A tenant floods the list: more entries than a verifier reads, of the fewest bytes; and one that hostd could not send.
+    let shortest = [&10u32.to_le_bytes(), [1; 20].as_slice(), &[0; 8]].concat();
+    let flooded = ImaPart { from: 0, list: shortest.repeat(1_000_001), left_out: 0 };
+    let unsent = ImaPart { from: 0, list: Vec::new(), left_out: 64 << 20 };
+    for ima in [flooded, unsent] {
+        scene.round_refused(&host, "a flooded list", &["ima.too-long"], |draft| draft.ima = ima, |_| ());
+    }
+    scene.trusted(&bystander);
+    let status = format!("/proc/{}/status", scene.lab.verifier.process().unwrap().pid());
+    let status = std::fs::read_to_string(status).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    // The body, what is parsed of it, and what the verifier keeps of its evidence: a few times the largest body.
+    assert!(peak < 400_000, "{peak} kB");
+}
+
+/// The answer to a round whose quote lies.
+fn lying(host: &Attester, lie: impl FnOnce(&mut Draft)) -> Answer {
+    let mut draft = host.draft(&host.challenge());
+    lie(&mut draft);
+    host.send(host.sign(draft).encode())
+}
+
+/// Boots the next boot after that many resets, with the counters that the TPM has.
+fn boots_as(host: &mut Attester, resets: u32) {
+    let clock = host.clock;
+    host.clock.reset_count = resets;
+    host.reboot();
+    host.clock = clock;
+}
+
+#[test]
+fn a24_two_machines_with_one_tpm_lose_their_permits_until_a_person_looks() {
+    let scene = Scene::start("");
+    let bystander = scene.enrolled("node-0");
+    scene.trusted(&bystander);
+    let suspicions = |host: &Attester| -> Vec<Value> {
+        let all: Vec<Value> = scene.lab.admin.get("/v1/audit?since=0").unwrap().read().unwrap();
+        let is =
+            |one: &&Value| one["action"] == "host.clone-suspected" && one["subject"] == host.identity().host.as_str();
+        all.iter().filter(is).cloned().collect()
+    };
+
+    // A copy of the running machine, whose clock is behind; and one that was booted by itself, in the same reset of the same state.
+    type Copy = (&'static str, fn(&mut Attester), fn(&mut Attester), &'static str, &'static [&'static str]);
+    let copies: [Copy; 2] = [
+        (
+            "node-1",
+            |host| host.clock.clock -= 50_000,
+            |host| host.clock.clock += 60_000,
+            "counters.clock-fell",
+            &["counters.clock-fell", "counters.clone-suspected"],
+        ),
+        (
+            "node-2",
+            |host| boots_as(host, 98),
+            |host| {
+                let before = host.clock.reset_count - 1;
+                boots_as(host, before);
+            },
+            "host-log.boot-changed",
+            &["counters.clone-suspected"],
+        ),
+    ];
+    for (node, to_copy, to_original, first, then) in copies {
+        let mut host = scene.enrolled(node);
+        scene.trusted(&host);
+        to_copy(&mut host);
+        // Whatever a copy is asked to send again, it sends.
+        let answer = lying(&host, |_| ());
+        let resent = answer.read::<RoundOutcome>().unwrap().resend;
+        scene.refused_outcome(&host, node, &[first], &if resent { lying(&host, |_| ()) } else { answer });
+        assert!(suspicions(&host).is_empty(), "{node}: one answer may be a state that was put back");
+        to_original(&mut host);
+        scene.refused_outcome(&host, node, &["counters.clone-suspected"], &lying(&host, |_| ()));
+        to_copy(&mut host);
+        scene.refused_outcome(&host, node, then, &lying(&host, |_| ()));
+        to_original(&mut host);
+        host.reboot();
+        scene.refused_outcome(
+            &host,
+            "a boot brings nothing back",
+            &["counters.clone-suspected"],
+            &lying(&host, |_| ()),
+        );
+        let told = scene.standing(&host);
+        let shown = told.refused.iter().find(|one| one.id == "counters.clone-suspected").expect("explained");
+        assert!(shown.fix.as_ref().is_some_and(|fix| fix.contains("host retire")), "{shown:?}");
+        assert_eq!(suspicions(&host).len(), 1, "{node}: told once in the audit");
+        scene.trusted(&bystander);
+
+        // A person retires the host, and enrols the machine with a new TPM.
+        let retire = format!("/v1/hosts/{}/retire", host.identity().host);
+        assert_eq!(scene.lab.admin.post(&retire, &serde_json::json!({})).unwrap().status, 204);
+        scene.trusted(&scene.enrolled(node));
+    }
 }
 
 #[test]

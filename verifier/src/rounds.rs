@@ -168,6 +168,10 @@ fn take(state: &AppState, host: &str, body: &[u8], deadline: Instant) -> Outcome
             record.result = Some(claims.sign(&state.keys.results).map_err(Refusal::internal)?);
         }
         Err(Stop::NotGenuine(findings)) => record.findings = findings.into_vec(),
+        Err(Stop::Strayed(findings, kept)) => {
+            record.findings = findings.into_vec();
+            record.sealed = Some(kept.seal(&state.keys.seal));
+        }
         Err(Stop::Resend(resend)) => return again(state, &now, &host, &nonce, resend),
         Err(_) => return Err(Refusal::internal("a round ended in a way that is not known here")),
     }
@@ -191,7 +195,7 @@ fn keep_if_changed(
 ) -> Option<PathBuf> {
     let before =
         state.standings.host(&record.host).and_then(|(standing, _)| standing.last.as_ref().map(|last| last.disproven));
-    if before == Some(record.disproven) {
+    if before == Some(record.disproven) && !record.suspects_a_clone() {
         return None;
     }
     let findings = if record.result.is_some() { Vec::new() } else { record.findings.clone() };

@@ -3,7 +3,7 @@
 //! Establishes that the data, or a named part of it, is what the PCR was extended with. Does not establish the event's type or
 //! its meaning: the same bytes may have been measured under another type.
 
-use super::{Event, EventType};
+use super::{BootLog, Event, EventType};
 use crate::bytes::Reader;
 use crate::digest::{Digest, HashAlg};
 
@@ -79,6 +79,24 @@ pub(super) fn grub_text(data: &[u8]) -> Option<(&[u8], bool)> {
     let kernel = after(&KERNEL_LABELS);
     let text = kernel.or_else(|| after(&OTHER_LABELS))?;
     Some((text.strip_suffix(&[0]).unwrap_or(text), kernel.is_some()))
+}
+
+impl Authenticity {
+    /// The digest is that of what the log holds.
+    const fn holds(self) -> bool {
+        matches!(self, Self::Whole | Self::VariableContent | Self::TextAfterLabel)
+    }
+}
+
+impl BootLog {
+    /// The first event whose data hashes to its digest in one of these banks and not in the other, though it has both: one of the two
+    /// was not what the firmware extended (CVE-2021-42299: an operating system fills a bank that the firmware left empty).
+    pub(super) fn disagreement(&self, bank: HashAlg, other: HashAlg) -> Option<Event<'_>> {
+        self.events().find(|event| {
+            let both = event.digest(bank).is_some() && event.digest(other).is_some();
+            both && event.authenticity(bank).holds() != event.authenticity(other).holds()
+        })
+    }
 }
 
 impl Event<'_> {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use rusqlite::{OptionalExtension as _, params};
 
 use hostmark_attest::check::violated;
+use hostmark_attest::copied_tpm::CLONE_SUSPECTED;
 use hostmark_attest::finding::Finding;
 use hostmark_attest::wire::Nonce;
 
@@ -37,6 +38,14 @@ pub struct RoundRecord {
     pub policy: (String, u64),
     /// The serial of the tag that was proven.
     pub tag_serial: Option<u64>,
+}
+
+impl RoundRecord {
+    /// Whether this round is the one that shows two states of the host's TPM: later ones only repeat it.
+    #[must_use]
+    pub fn suspects_a_clone(&self) -> bool {
+        self.sealed.is_some() && self.findings.iter().any(|one| one.id == CLONE_SUSPECTED)
+    }
 }
 
 /// The last completed round of a host.
@@ -204,6 +213,13 @@ impl Store {
                     round.findings.iter().map(|one| (one.id.as_str(), one.message.as_str())).collect();
                 let detail = serde_json::json!({ "from": was, "to": state, "findings": ids });
                 tx.audit("verifier", &format!("host.{state}"), &round.host, &detail)?;
+            }
+            if round.suspects_a_clone() {
+                let told = round.findings.iter().find(|one| one.id == CLONE_SUSPECTED);
+                let detail = serde_json::json!({
+                    "expected": told.and_then(|one| one.expected.as_ref()), "found": told.and_then(|one| one.found.as_ref()),
+                });
+                tx.audit("verifier", "host.clone-suspected", &round.host, &detail)?;
             }
             Ok(())
         })

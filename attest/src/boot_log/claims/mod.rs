@@ -120,6 +120,7 @@ impl BootLog {
         let known = Known::new(bank);
         let judged = self.judged(bank);
         let mut findings = judged.unauthenticated();
+        self.agree(bank, &mut findings);
         let separators = judged.separators(&known, &mut findings);
         let secure_boot = judged.secure_boot(&known, &mut findings);
         let boot_applications = Some(judged.boot_applications(&known));
@@ -139,6 +140,21 @@ impl BootLog {
             image: judged.image(),
         };
         (claims, findings)
+    }
+
+    /// Every bank that the log carries must tell of the same data. The header is laid out as a SHA-1 event and extends nothing.
+    fn agree(&self, bank: HashAlg, findings: &mut Findings) {
+        let others = self.banks().filter(|other| *other != bank && other.computable() && bank.computable());
+        for other in others.collect::<BTreeSet<_>>() {
+            let differs = self.disagreement(bank, other);
+            findings.check("boot.banks-disagree", differs.is_some(), || {
+                let which = differs.map_or_else(String::new, |one| format!("event {} ({})", one.index, one.event_type()));
+                Finding::error("", format!("the log's {bank} and {other} banks do not tell of the same data"))
+                    .expected("data that hashes to its digest in every bank, or in none")
+                    .found(which)
+                    .fix("a bank that the firmware does not extend can be filled by root: update the firmware, or let it extend one bank only")
+            });
+        }
     }
 
     pub(crate) fn in_pcr(&self, pcr: u8) -> impl Iterator<Item = Event<'_>> {
