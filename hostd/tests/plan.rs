@@ -70,12 +70,30 @@ fn a_plan_says_from_and_to_and_its_exit_code_whether_anything_is_pending() {
 
     put(&root, "etc/docker/daemon.json", r#"{"iptables": true}"#);
     let (code, table, _) = hostd(&root, &profiles, &["plan"]);
-    assert_eq!(code, 0, "{table}");
+    assert_eq!(code, 4, "only a canary can tell: {table}");
     assert!(table.contains("nothing to change"), "{table}");
+    assert_eq!(hostd(&root, &profiles, &["plan", "--fail-on", "high"]).0, 1);
+    for good in [
+        &["plan", "--allow-manual"][..],
+        &["plan", "--fail-on", "high", "--allow-manual"],
+        &["plan", "--fail-on", "critical"],
+    ] {
+        assert_eq!(hostd(&root, &profiles, good).0, 0, "{good:?}");
+    }
     put(&root, "etc/docker/daemon.json", "{");
     assert_eq!(hostd(&root, &profiles, &["plan"]).0, 4, "what cannot be judged is not good");
     assert_eq!(hostd(&root, &profiles, &["plan", "--fail-on", "high"]).0, 1);
-    assert_eq!(hostd(&root, &profiles, &["plan", "--fail-on", "critical"]).0, 4);
+    assert_eq!(hostd(&root, &profiles, &["plan", "--fail-on", "high", "--allow-manual"]).0, 1, "an error is no manual");
+    put(
+        &profiles,
+        "workload/baseline.toml",
+        "[[control]]\nid = \"workload.x\"\ntitle = \"t\"\nrefs = []\nrole = \"operator\"\nseverity = \"low\"\nfix = \"evidence\"\nresource = { file = \"/etc/docker\" }\nwant = \"absent\"\nprove = \"file\"\n",
+    );
+    assert_eq!(
+        hostd(&root, &profiles, &["plan", "workload"]).0,
+        1,
+        "a failure that no change mends is one all the same"
+    );
 }
 
 #[test]

@@ -125,11 +125,11 @@ impl ProfileReport {
         Ok(report)
     }
 
-    /// Controls that failed or could not be judged, of this weight or above.
+    /// Controls of this weight or above that are not known to be met: failed, in error, or left to people.
     pub fn unmet<'a>(&'a self, profile: &'a Profile, least: Severity) -> impl Iterator<Item = &'a Outcome> {
         self.outcomes.iter().filter(move |outcome| {
             let heavy = profile.control(&outcome.control).is_none_or(|control| control.severity >= least);
-            heavy && matches!(outcome.status, Status::Fail | Status::Error)
+            heavy && matches!(outcome.status, Status::Fail | Status::Error | Status::Manual)
         })
     }
 }

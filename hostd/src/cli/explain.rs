@@ -32,9 +32,9 @@ pub(crate) fn run(common: &Common, args: &Args) -> Result<Exit, Failure> {
         Output::Table => print(text(level, control, &outcome).trim_end()),
     }
     Ok(match outcome.status {
-        Status::Pass | Status::NotApplicable | Status::Manual | Status::Waived => Exit::Good,
+        Status::Pass | Status::NotApplicable | Status::Waived => Exit::Good,
         Status::Fail => Exit::Refused,
-        Status::Error => Exit::Partial,
+        Status::Error | Status::Manual => Exit::Partial,
     })
 }
 

@@ -190,7 +190,9 @@ enum Command {
     Doctor(doctor::Args),
     /// Show what of the container engines would be stated in a round; asks no TPM.
     Measure(hostmark_hostd::measure::MeasureArgs),
-    /// Show what a profile would change on this host or in a directory; changes nothing. Exit code 0: nothing, 1: something.
+    /// Show what a profile would change on this host or in a directory; changes nothing.
+    ///
+    /// Exit code 0: every control holds or does not apply, 1: one fails, 4: none fails and one could not be judged.
     Plan(plan::Args),
     /// Say what a control wants, why, and what holds here.
     Explain(explain::Args),

@@ -33,9 +33,12 @@ pub(crate) struct Args {
     /// Up to this level.
     #[arg(long, value_name = "LEVEL")]
     level: Option<Level>,
-    /// Exit with 1 when a control of this severity or above fails or cannot be judged.
+    /// Exit with 1 when a control of this severity or above fails or cannot be judged, else with 0.
     #[arg(long, value_name = "SEVERITY")]
     fail_on: Option<Severity>,
+    /// What only a person, a canary or a running host can tell (`manual`) does not count against the exit code.
+    #[arg(long)]
+    allow_manual: bool,
     /// Also write the report as SARIF 2.1.0 to this file.
     #[arg(long, value_name = "FILE")]
     sarif: Option<PathBuf>,
@@ -110,11 +113,14 @@ pub(crate) fn run(common: &Common, args: &Args) -> Result<Exit, Failure> {
         Output::Json => print(&serde_json::json!({ "report": report, "plan": plan }).to_string()),
         Output::Table => print(table(&profile, &report, &plan, common).trim_end()),
     }
-    let unmet = args.fail_on.is_some_and(|least| report.unmet(&profile, least).next().is_some());
-    Ok(match () {
-        () if unmet || !plan.changes.is_empty() => Exit::Refused,
-        () if report.counts.error > 0 => Exit::Partial,
-        () => Exit::Good,
+    let counts = &report.counts;
+    let unmet = |least| report.unmet(&profile, least).any(|one| !(args.allow_manual && one.status == Status::Manual));
+    Ok(match args.fail_on {
+        Some(least) if unmet(least) => Exit::Refused,
+        Some(_) => Exit::Good,
+        None if counts.fail > 0 => Exit::Refused,
+        None if counts.error > 0 || (counts.manual > 0 && !args.allow_manual) => Exit::Partial,
+        None => Exit::Good,
     })
 }
 

@@ -225,6 +225,14 @@ impl<'a> Files<'a> {
         self.resolve(path).ok().filter(|resolved| resolved.meta.is_some()).map(|resolved| resolved.path)
     }
 
+    /// Where a path leads; None when nothing is there.
+    ///
+    /// # Errors
+    /// Why that cannot be told.
+    pub(crate) fn find(&mut self, path: &str) -> Result<Option<String>, &'static str> {
+        self.resolve(path).map(|resolved| resolved.meta.map(|_| resolved.path))
+    }
+
     /// The digest of an open program, through the cache.
     pub(crate) fn digest_of(&mut self, file: &mut File) -> Option<FileDigest> {
         let meta = file.metadata().ok()?;

@@ -154,18 +154,22 @@ impl Host {
     /// A file of a running engine's configuration that was changed after its daemon started: what it runs with is not what is written.
     pub(crate) fn changed_since_start(&self, engine: &str) -> Option<String> {
         let daemon = if engine == "docker" { "dockerd" } else { engine };
-        let started = engines::process::started(&self.config, daemon)?.duration_since(UNIX_EPOCH).ok()?;
         // Registries' hosts.toml and certificates are read at each pull.
         let own = |path: &&String| match engine {
             "docker" => path.ends_with("/daemon.json") || **path == self.config.docker_config,
             _ => path.ends_with(".toml") && !path.ends_with("/hosts.toml"),
         };
-        let changed = |path: &&String| {
-            let Some(meta) = self.root.meta(path) else { return false };
-            let time = u64::try_from(meta.ctime()).ok().zip(u32::try_from(meta.ctime_nsec()).ok());
-            time.is_none_or(|(seconds, nanos)| Duration::new(seconds, nanos) > started)
-        };
+        let changed = |path: &&String| self.changed_since(daemon, path);
         self.engine(engine)?.configuration.keys().filter(own).find(changed).cloned()
+    }
+
+    /// Whether a file was changed after a daemon started, where one runs.
+    pub(crate) fn changed_since(&self, daemon: &str, path: &str) -> bool {
+        let started = || engines::process::started(&self.config, daemon)?.duration_since(UNIX_EPOCH).ok();
+        let Some(meta) = self.root.meta(path).filter(|_| self.is_live()) else { return false };
+        let time = u64::try_from(meta.ctime()).ok().zip(u32::try_from(meta.ctime_nsec()).ok());
+        let later = |started| time.is_none_or(|(seconds, nanos)| Duration::new(seconds, nanos) > started);
+        started().is_some_and(later)
     }
 
     /// Whether Docker is part of a swarm: its own word, or what it keeps on disk when it does not run.

@@ -36,6 +36,14 @@ pub enum LoadError {
         /// Why.
         error: std::io::Error,
     },
+    /// A level without the one that it stands on.
+    #[error(
+        "{part}: there is no {part}/baseline.toml below its higher levels: each level holds all that the one below it does"
+    )]
+    NoBaseline {
+        /// The part.
+        part: Part,
+    },
     /// No file for what was asked for.
     #[error("{directory}: no profile there for {parts}; name another directory with --profiles", directory = directory.display())]
     Nothing {
@@ -68,8 +76,15 @@ pub fn load(directory: &Path, level: Level, parts: &BTreeSet<Part>) -> Result<Pr
             layers.push(Layer::parse(part, level, &text)?);
         }
     }
-    if layers.is_empty() {
-        let names: Vec<&str> = Part::ALL.into_iter().filter(wanted).map(Part::name).collect();
+    let has = |part: Part| layers.iter().any(|layer| layer.part == part);
+    let has_baseline = |part: Part| layers.iter().any(|layer| layer.part == part && layer.level == Level::Baseline);
+    if let Some(part) = Part::ALL.into_iter().find(|part| has(*part) && !has_baseline(*part)) {
+        return Err(LoadError::NoBaseline { part });
+    }
+    let missing: Vec<&str> = parts.iter().filter(|part| !has(**part)).map(|part| part.name()).collect();
+    if layers.is_empty() || !missing.is_empty() {
+        let all: Vec<&str> = Part::ALL.into_iter().filter(wanted).map(Part::name).collect();
+        let names = if missing.is_empty() { all } else { missing };
         return Err(LoadError::Nothing { directory: directory.to_owned(), parts: names.join(", ") });
     }
     Ok(Profile::build(level, layers)?)

@@ -2,6 +2,7 @@
 //!
 //! A thin layer over the engines' measuring of files, so that an image's directory is seen as the host that it will be.
 
+use std::cell::RefCell;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -28,11 +29,11 @@ pub(crate) enum Text {
 
 /// A directory that is seen as `/`.
 #[derive(Debug, Clone)]
-pub(crate) struct Root(PathBuf);
+pub(crate) struct Root(PathBuf, RefCell<Option<String>>);
 
 impl Root {
     pub(crate) fn new(root: impl Into<PathBuf>) -> Self {
-        Self(root.into())
+        Self(root.into(), RefCell::new(None))
     }
 
     /// The real path of an absolute path below the root, links not followed.
@@ -40,10 +41,18 @@ impl Root {
         self.0.join(path.trim_start_matches('/'))
     }
 
-    /// Where a path leads after every link, when there is something.
+    /// Where a path leads after every link, when there is something. A path of which that cannot be told is kept as trouble.
     pub(crate) fn leads_to(&self, path: &str) -> Option<String> {
         let mut cache = DigestCache::default();
-        Files::new(&self.0, &mut cache).leads_to(path)
+        Files::new(&self.0, &mut cache).find(path).unwrap_or_else(|why| {
+            self.1.borrow_mut().get_or_insert_with(|| format!("{path}: {why}"));
+            None
+        })
+    }
+
+    /// The first path since the last call of which it could not be told whether something is there: it is not known to be absent.
+    pub(crate) fn take_trouble(&self) -> Option<String> {
+        self.1.borrow_mut().take()
     }
 
     /// What a path leads to.
@@ -79,6 +88,9 @@ impl Root {
     /// # Errors
     /// It is there and cannot be listed whole.
     pub(crate) fn list(&self, directory: &str) -> Result<Vec<String>, String> {
+        if self.leads_to(directory).is_none() {
+            return Ok(Vec::new());
+        }
         let mut cache = DigestCache::default();
         let mut files = Files::new(&self.0, &mut cache);
         let names = files.list(directory);

@@ -233,6 +233,28 @@ fn each_kind_of_resource_is_read_as_its_own_manual_says() {
             &[("var/lib/kubelet/config.yaml", "readOnlyPort: &port 0\n")],
             Status::Error,
         ),
+        // daemons that read their file once, under arguments that go over it
+        (
+            "{ json = '/var/lib/kubelet/config.yaml', key = 'readOnlyPort', default = 0 }",
+            "0",
+            "file",
+            &[("var/lib/kubelet/config.yaml", "readOnlyPort: 0\n")],
+            Status::Manual,
+        ),
+        (
+            "{ toml = '/etc/crio/crio.conf', key = 'a' }",
+            "1",
+            "file",
+            &[("etc/crio/crio.conf", "a = 1\n")],
+            Status::Manual,
+        ),
+        (
+            "{ toml = '/etc/crio/crio.conf', key = 'a' }",
+            "1",
+            "file",
+            &[("etc/crio/crio.conf", "a = 2\n")],
+            Status::Fail,
+        ),
         // ini
         ("{ ini = '/etc/a.conf', key = 'n' }", "{ at_least = 5 }", "file", &[("etc/a.conf", "n = 6\n")], Status::Pass),
         (
@@ -361,6 +383,13 @@ fn each_kind_of_resource_is_read_as_its_own_manual_says() {
             Status::Fail,
         ),
         ("{ group = 'docker' }", "{ subset_of = ['ops'] }", "file", &[("etc/group", "docker:x:7:ops\n")], Status::Pass),
+        (
+            "{ group = 'docker' }",
+            "{ subset_of = ['ops'] }",
+            "file",
+            &[("etc/group", "docker:x:7:ops\nother:x:7:mallory\n")],
+            Status::Fail,
+        ),
         (
             "{ group = 'docker' }",
             "{ subset_of = ['ops'] }",
@@ -504,4 +533,67 @@ fn the_shipped_profiles_plan_what_is_wrong_and_nothing_twice() {
         load(Path::new("/nonexistent"), Level::Baseline, &BTreeSet::new()),
         Err(LoadError::Nothing { .. })
     ));
+}
+
+#[test]
+fn e1_containerd_with_another_file_is_judged_by_that_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    put(root, "usr/bin/containerd", "containerd");
+    put(
+        root,
+        "usr/lib/systemd/system/containerd.service",
+        "[Service]\nExecStart=/usr/bin/containerd --config /opt/x.toml\n",
+    );
+    let tcp = control(
+        "{ toml = '/etc/containerd/config.toml', key = 'grpc.tcp_address', default = '' }",
+        "'empty'",
+        "merged",
+        "",
+    );
+    for (text, status) in [
+        ("version = 2\n[grpc]\ntcp_address = ''\n", Status::Pass),
+        ("version = 2\n[grpc]\ntcp_address = '0.0.0.0:1'\n", Status::Fail),
+        ("version = 2\n", Status::Pass),
+    ] {
+        put(root, "opt/x.toml", text);
+        let outcome = verdict(&host(&dir), &tcp);
+        assert_eq!(outcome.status, status, "{text}: {outcome:?}");
+    }
+    let cri = control(
+        "{ toml = '/etc/containerd/config.toml', key = \"plugins.'io.containerd.grpc.v1.cri'.disable_apparmor\", default = false }",
+        "false",
+        "merged",
+        "",
+    );
+    put(root, "opt/x.toml", "version = 3\n[plugins.'io.containerd.cri.v1.runtime']\ndisable_apparmor = true\n");
+    assert_eq!(verdict(&host(&dir), &cri).status, Status::Fail, "by its name of version 3");
+}
+
+#[test]
+fn what_cannot_be_looked_at_is_not_absent() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("etc")).unwrap();
+    let absent = control("{ file = '/etc/loop/x' }", "'absent'", "file", "");
+    assert_eq!(verdict(&host(&dir), &absent).status, Status::Pass, "the honest twin");
+    symlink("loop", dir.path().join("etc/loop")).unwrap();
+    for control in [absent, control("{ file = '/etc/passwd' }", "'present'", "file", "when = { file = '/etc/loop' }")] {
+        let outcome = verdict(&host(&dir), &control);
+        assert_eq!(outcome.status, Status::Error, "{outcome:?}");
+        assert!(outcome.reason.contains("too many links"), "{}", outcome.reason);
+    }
+}
+
+#[test]
+fn a_level_without_the_one_below_and_a_part_without_a_file_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "[[absent]]\nrow = 7\nreason = 'x'\n";
+    put(dir.path(), "docker/hardened.toml", text);
+    let level = Level::Hardened;
+    let error = load(dir.path(), level, &BTreeSet::new()).unwrap_err().to_string();
+    assert!(error.contains("no docker/baseline.toml"), "{error}");
+    put(dir.path(), "docker/baseline.toml", text);
+    assert!(load(dir.path(), level, &BTreeSet::new()).is_ok(), "the honest twin");
+    let error = load(dir.path(), level, &[Part::Docker, Part::Host].into()).unwrap_err().to_string();
+    assert!(error.contains("no profile there for host"), "{error}");
 }

@@ -10,20 +10,29 @@ use crate::profile::host::Host;
 use crate::profile::root::Text;
 
 pub(super) fn group(host: &Host, name: &str) -> Result {
-    if let Text::Unreadable(why) = host.root.text("/etc/group") {
-        return Err(why);
+    for path in ["/etc/group", "/etc/passwd"] {
+        if let Text::Unreadable(why) = host.root.text(path) {
+            return Err(why);
+        }
     }
     let groups = host.root.accounts("/etc/group");
-    let Some(fields) = groups.iter().find(|fields| fields.first().is_some_and(|field| field == name)) else {
+    let ids: Vec<&String> = groups
+        .iter()
+        .filter(|group| group.first().is_some_and(|one| one == name))
+        .filter_map(|group| group.get(2))
+        .collect();
+    if ids.is_empty() {
         return Ok(not_applicable(format!("there is no group {name}")));
-    };
-    let listed = fields.get(3).map(String::as_str).unwrap_or_default().split(',');
-    let mut members: Vec<String> =
-        listed.map(str::trim).filter(|member| !member.is_empty()).map(str::to_owned).collect();
-    let id = fields.get(2);
-    let primary =
-        host.root.accounts("/etc/passwd").into_iter().filter(|user| user.get(3).is_some() && user.get(3) == id);
-    members.extend(primary.filter_map(|user| user.into_iter().next()));
+    }
+    let same = |id: Option<&String>| id.is_some_and(|id| ids.contains(&id));
+    // The kernel knows numbers only: a line of another name with the same one lets its members in.
+    let mut members: Vec<String> = Vec::new();
+    for group in groups.iter().filter(|group| same(group.get(2))) {
+        let listed = group.get(3).map(String::as_str).unwrap_or_default().split(',');
+        members.extend(listed.map(str::trim).filter(|member| !member.is_empty()).map(str::to_owned));
+    }
+    let users = host.root.accounts("/etc/passwd");
+    members.extend(users.iter().filter(|user| same(user.get(3))).filter_map(|user| user.first().cloned()));
     members.sort();
     members.dedup();
     let effective =

@@ -81,21 +81,43 @@ fn files(host: &Host) -> Result<(String, String)> {
 /// What a list of rules has of a rule; None: nothing.
 fn judge(host: &Host, rule: &AuditRule, text: &str) -> Option<Setting> {
     let lines = text.lines().map(str::trim).filter(|line| !line.starts_with('#'));
+    // Wherever it stands in the list: what silences a part is not looked at more closely.
+    let silenced = |own: &dyn Fn(&Rule<'_>) -> bool| {
+        lines.clone().map(Rule::parse).any(|parsed| parsed.silences && (parsed.every_call || own(&parsed)))
+    };
     match rule {
         AuditRule::Watch { watch, permissions } => {
             let ends = [Some(watch.clone()), host.root.leads_to(watch)];
+            let own = |parsed: &Rule<'_>| {
+                let calls = ["all", "execve", "open", "openat"];
+                let broad = parsed.syscalls.is_empty() || parsed.syscalls.iter().any(|name| calls.contains(name));
+                parsed
+                    .path
+                    .map_or(broad, |path| ends.iter().flatten().any(|end| end.starts_with(path.trim_end_matches('/'))))
+            };
+            if silenced(&own) {
+                return None;
+            }
             let mut covered: BTreeSet<char> = BTreeSet::new();
             for line in lines {
                 let parsed = Rule::parse(line);
                 let own =
                     parsed.path.is_some_and(|path| ends.iter().flatten().any(|end| end == path.trim_end_matches('/')));
-                if own && parsed.records {
+                let whole = parsed.syscalls.iter().all(|name| *name == "all") && parsed.native;
+                if own && parsed.records && whole {
                     covered.extend(parsed.permissions.chars());
                 }
             }
             permissions.chars().all(|one| covered.contains(&one)).then(|| Setting::Text(rule.to_string()))
         }
         AuditRule::Syscalls { syscalls } => {
+            let own = |parsed: &Rule<'_>| {
+                let named = |name: &&str| *name == "all" || syscalls.iter().any(|own| own == name);
+                parsed.path.is_none() && (parsed.syscalls.is_empty() || parsed.syscalls.iter().any(named))
+            };
+            if silenced(&own) {
+                return None;
+            }
             let mut covered: BTreeSet<&str> = BTreeSet::new();
             for line in lines {
                 let parsed = Rule::parse(line);
@@ -130,6 +152,10 @@ struct Rule<'l> {
     syscalls: Vec<&'l str>,
     /// `always`, at the exit of a call.
     records: bool,
+    /// `never`, at the exit of a call or for whole processes.
+    silences: bool,
+    /// Of a rule that silences: whole processes.
+    every_call: bool,
     /// For the native 64-bit architecture, or for every.
     native: bool,
 }
@@ -143,7 +169,13 @@ impl<'l> Rule<'l> {
             match word {
                 "-w" => (rule.path, rule.records) = (Some(value), true),
                 "-p" => rule.permissions = value,
-                "-a" | "-A" => rule.records = matches!(value, "always,exit" | "exit,always"),
+                "-a" | "-A" => {
+                    rule.records = matches!(value, "always,exit" | "exit,always");
+                    rule.silences = matches!(value, "never,exit" | "exit,never" | "never,task" | "task,never");
+                    rule.every_call = value.contains("task");
+                }
+                // Compares fields of one call: a filter.
+                "-C" => rule.records = false,
                 "-S" => rule.syscalls.extend(value.split(',')),
                 "-F" => match value.split_once('=') {
                     Some(("path" | "dir", path)) => rule.path = Some(path),
@@ -223,7 +255,16 @@ mod tests {
             (calls.clone(), "-a always,exit -F arch=b64 -S mount\n-a exit,always -F arch=b64 -S umount2", true),
             (calls.clone(), "-a always,exit -F arch=b32 -S mount,umount2", false),
             (calls.clone(), "-a always,exit -F arch=b64 -S mount", false),
-            (calls, "-a always,exit -F arch=b64 -S mount,umount2 -F uid=0", false),
+            (calls.clone(), "-a always,exit -F arch=b64 -S mount,umount2 -F uid=0", false),
+            (watch("/usr/sbin/runc"), "-a task,never\n-w /usr/sbin/runc -p x", false),
+            (watch("/usr/sbin/runc"), "-w /usr/sbin/runc -p x\n-a never,exit -F dir=/usr/sbin", false),
+            (watch("/usr/sbin/runc"), "-w /usr/sbin/runc -p x\n-a never,exit -F path=/other", true),
+            (watch("/usr/sbin/runc"), "-w /usr/sbin/runc -p x\n-a never,exit -F arch=b64 -S adjtimex", true),
+            (watch("/usr/sbin/runc"), "-a always,exit -S unlink -F path=/usr/sbin/runc", false),
+            (watch("/usr/sbin/runc"), "-a always,exit -F arch=b32 -F path=/usr/sbin/runc -F perm=x", false),
+            (calls.clone(), "-a task,never\n-a always,exit -F arch=b64 -S mount,umount2", false),
+            (calls.clone(), "-a always,exit -F arch=b64 -S mount,umount2\n-a never,exit -S mount", false),
+            (calls.clone(), "-a always,exit -F arch=b64 -S mount,umount2 -C uid!=euid", false),
             (switch("failure"), "-f 1", true),
             (switch("failure"), "enabled 1\nfailure 1", true),
             (switch("enabled"), "-f 1", false),

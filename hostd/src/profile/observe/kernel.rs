@@ -11,6 +11,7 @@ use hostmark_attest::profile::{Observation, Observed, SourceKind, Stated};
 
 use super::{NO_KERNEL, Result};
 use crate::engines::files::join;
+use crate::engines::units::matches;
 use crate::profile::host::Host;
 use crate::profile::root::{Root, Text};
 
@@ -18,13 +19,14 @@ const MODPROBE: [&str; 5] =
     ["/etc/modprobe.d", "/run/modprobe.d", "/usr/local/lib/modprobe.d", "/usr/lib/modprobe.d", "/lib/modprobe.d"];
 
 pub(super) fn modules(host: &Host, names: &[String]) -> Result {
-    let loaded = match host.kernel.as_ref().map(|kernel| kernel.text("/proc/modules")) {
-        Some(Text::Read(text)) => first_words(&text),
+    let (loaded, modular) = match host.kernel.as_ref().map(|kernel| kernel.text("/proc/modules")) {
+        Some(Text::Read(text)) => (first_words(&text), true),
         Some(Text::Unreadable(why)) => return Err(why),
         // A kernel without modules has no such file.
-        Some(Text::Missing) | None => BTreeSet::new(),
+        Some(Text::Missing) => (BTreeSet::new(), false),
+        None => (BTreeSet::new(), true),
     };
-    let blocked = blocked(&host.root)?;
+    let installs = installs(&host.root)?;
     let releases = match &host.kernel {
         Some(kernel) => match kernel.text("/proc/sys/kernel/osrelease") {
             Text::Read(release) => vec![release.trim().to_owned()],
@@ -34,19 +36,35 @@ pub(super) fn modules(host: &Host, names: &[String]) -> Result {
         None => host.root.list("/lib/modules")?,
     };
     let (mut builtin, mut loadable) = (BTreeSet::new(), BTreeSet::new());
+    let mut listed = false;
     for release in releases {
         for (file, into) in [("modules.builtin", &mut builtin), ("modules.dep", &mut loadable)] {
-            if let Text::Read(text) = host.root.text(&format!("/lib/modules/{release}/{file}")) {
-                into.extend(text.lines().filter_map(module_of));
+            match host.root.text(&format!("/lib/modules/{release}/{file}")) {
+                Text::Read(text) => {
+                    listed |= file == "modules.dep";
+                    into.extend(text.lines().filter_map(module_of));
+                }
+                Text::Missing => {}
+                Text::Unreadable(why) => return Err(why),
             }
         }
+    }
+    let unknown = |name: &&String| {
+        let plain = plain(name);
+        !loaded.contains(&plain) && !builtin.contains(&plain) && !blocked(&installs, &plain)
+    };
+    // A list that is not there does not say that a module is not.
+    if let Some(name) = names.iter().find(unknown).filter(|_| modular && !listed && host.kernel.is_some()) {
+        return Err(format!(
+            "/lib/modules has no list for the running kernel: whether {name} can be loaded is not known"
+        ));
     }
     let state = |name: &String| {
         let plain = plain(name);
         let word = match () {
             () if loaded.contains(&plain) => "loaded",
             () if builtin.contains(&plain) => "builtin",
-            () if blocked.contains(&plain) || !loadable.contains(&plain) => return (name.clone(), None),
+            () if blocked(&installs, &plain) || !loadable.contains(&plain) => return (name.clone(), None),
             () => "loadable",
         };
         (name.clone(), Some(Setting::Text(word.to_owned())))
@@ -77,8 +95,15 @@ fn module_of(line: &str) -> Option<String> {
     Some(plain(stem))
 }
 
-/// Modules whose `install` line runs a program that does nothing.
-fn blocked(root: &Root) -> Result<BTreeSet<String>> {
+/// Whether the first `install` line for a module, which is the one that counts, runs a program that does nothing.
+fn blocked(installs: &[(String, bool)], module: &str) -> bool {
+    // A pattern with brackets is not read: one that runs something could be for any module.
+    let fits = |pattern: &str, nothing: bool| if pattern.contains('[') { !nothing } else { matches(pattern, module) };
+    installs.iter().find(|(pattern, nothing)| fits(pattern, *nothing)).is_some_and(|(_, nothing)| *nothing)
+}
+
+/// `install` lines in modprobe's order: the pattern, and whether the program does nothing.
+fn installs(root: &Root) -> Result<Vec<(String, bool)>> {
     let mut files: BTreeMap<String, String> = BTreeMap::new();
     for directory in MODPROBE {
         for name in root.list(directory)? {
@@ -88,7 +113,7 @@ fn blocked(root: &Root) -> Result<BTreeSet<String>> {
             }
         }
     }
-    let mut blocked = BTreeSet::new();
+    let mut installs = Vec::new();
     for path in files.into_values() {
         let text = match root.text(&path) {
             Text::Read(text) => text,
@@ -98,14 +123,13 @@ fn blocked(root: &Root) -> Result<BTreeSet<String>> {
         };
         for line in text.lines() {
             let words: Vec<&str> = line.split_whitespace().collect();
-            if let ["install", name, program] = words.as_slice()
-                && ["/bin/true", "/bin/false", "/usr/bin/true", "/usr/bin/false"].contains(program)
-            {
-                blocked.insert(plain(name));
+            if let ["install", pattern, command @ ..] = words.as_slice() {
+                let nothing = ["/bin/true", "/bin/false", "/usr/bin/true", "/usr/bin/false"];
+                installs.push((plain(pattern), matches!(command, [program] if nothing.contains(program))));
             }
         }
     }
-    Ok(blocked)
+    Ok(installs)
 }
 
 pub(super) fn cmdline(host: &Host, word: &str) -> Result {

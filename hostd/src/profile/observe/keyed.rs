@@ -4,7 +4,7 @@
 //! crio.conf(5): drop-in directories over /etc over /usr/share. Engines' own files are taken from the engine manifest's measurement, so that
 //! there is one reading of flags, units and imports.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hostmark_attest::manifest::{EngineState, Setting};
 use hostmark_attest::profile::{Control, KeyPath, Keyed, Observation, Observed, Prove, SourceKind, Stated};
@@ -36,13 +36,46 @@ pub(super) fn json(host: &Host, control: &Control, keyed: &Keyed) -> Result {
         value.map_err(|error| format!("{}: {error}", keyed.path))
     })?;
     let found = value.as_ref().and_then(|value| at(value, &keyed.key));
-    Ok(one_file(&keyed.path, found, keyed.default.as_ref()))
+    Ok(read_once(host, &keyed.path, one_file(&keyed.path, found, keyed.default.as_ref())))
+}
+
+/// Daemons that read their file once, at their start, and take arguments over it; and whether those arguments could say otherwise.
+const READ_ONCE: [(&str, &str, bool); 4] = [
+    ("/etc/crio/", "crio", true),
+    ("/var/lib/kubelet/", "kubelet", true),
+    ("/etc/kubernetes/", "kubelet", true),
+    ("/etc/audit/auditd.conf", "auditd", false),
+];
+
+/// A file that its daemon reads once does not show what holds: arguments go over it, and a change waits for the next start. A bad file fails all
+/// the same.
+fn read_once(host: &Host, path: &str, observation: Observation) -> Observation {
+    let Some((_, daemon, overridden)) = READ_ONCE.iter().find(|(place, ..)| path.starts_with(place)) else {
+        return observation;
+    };
+    let reason = if *overridden {
+        format!("a file alone: the arguments of {daemon}, which go over it, are not compared")
+    } else if host.changed_since(daemon, path) {
+        format!("{path} was changed after {daemon} started: what it runs with is not known until it starts again")
+    } else {
+        return observation;
+    };
+    match observation {
+        Observation::Seen { effective, others } => {
+            Observation::OutOfSight { reason, files: std::iter::once(effective).chain(others).collect() }
+        }
+        other => other,
+    }
 }
 
 pub(super) fn toml(host: &Host, control: &Control, keyed: &Keyed) -> Result {
     if keyed.path == "/etc/containerd/config.toml" {
         let key = keyed.key.dotted();
-        let name = host.engine("containerd").and_then(|state| in_version_3(state, &key));
+        if let Some(observed) = host.engine("containerd").and_then(|state| of_other_files(control, state, &key, keyed))
+        {
+            return Ok(observed);
+        }
+        let name = host.engine("containerd").and_then(|state| in_version_3(state, "version", &key));
         return engine(host, control, "containerd", &name.unwrap_or(key), keyed.default.as_ref());
     }
     let mut paths = Vec::new();
@@ -69,18 +102,21 @@ pub(super) fn toml(host: &Host, control: &Control, keyed: &Keyed) -> Result {
     if keyed.path == "/etc/containers/registries.conf" && keyed.key.dotted() == "registry" {
         return Ok(one_file(&keyed.path, registries(&stated), keyed.default.as_ref()));
     }
-    let Some(effective) = stated.pop() else { return Ok(one_file(&keyed.path, None, keyed.default.as_ref())) };
+    let Some(effective) = stated.pop() else {
+        return Ok(read_once(host, &keyed.path, one_file(&keyed.path, None, keyed.default.as_ref())));
+    };
     // What a drop-in overrides is no contradiction; it is told where the drop-in is what is wrong.
     let good = matches!(&effective.value, Observed::Value(value) if control.want.accepts(Some(value), false));
-    Ok(Observation::Seen { effective, others: if good { Vec::new() } else { stated } })
+    let others = if good { Vec::new() } else { stated };
+    Ok(read_once(host, &keyed.path, Observation::Seen { effective, others }))
 }
 
 /// What a key of the CRI plugin is called in a configuration of version 3; None: as in version 2.
-fn in_version_3(state: &EngineState, key: &str) -> Option<String> {
+fn in_version_3(state: &EngineState, version: &str, key: &str) -> Option<String> {
     /// Stayed where they were: the plugin's own service.
     const SERVICE: [&str; 4] = ["disable_tcp_service", "stream_", "enable_tls_streaming", "x509_key_pair_streaming"];
     const IMAGES: [&str; 2] = ["registry.", "image_decryption."];
-    let third = state.settings.get("version")?.values().any(|version| *version == Setting::Number(3));
+    let third = state.settings.get(version)?.values().any(|version| *version == Setting::Number(3));
     let rest = key.strip_prefix("plugins.io.containerd.grpc.v1.cri.").filter(|_| third)?;
     let among = |names: &[&str]| names.iter().any(|name| rest.starts_with(name));
     let plugin = match (among(&SERVICE), among(&IMAGES)) {
@@ -89,6 +125,49 @@ fn in_version_3(state: &EngineState, key: &str) -> Option<String> {
         (false, false) => "runtime",
     };
     Some(format!("plugins.io.containerd.cri.v1.{plugin}.{rest}"))
+}
+
+/// Where a containerd is started with another file than the usual one: what each of its files says, every one of which has to satisfy. None
+/// where all have the usual one.
+fn of_other_files(control: &Control, state: &EngineState, key: &str, keyed: &Keyed) -> Option<Observation> {
+    let path_of = |name: &String| {
+        let (path, _) = name.split_once(".toml:").filter(|_| name.starts_with('/'))?;
+        Some(format!("{path}.toml"))
+    };
+    let mut paths: BTreeSet<String> = state.settings.keys().filter_map(path_of).collect();
+    if paths.is_empty() {
+        return None;
+    }
+    // The usual file counts too where a daemon or the unit has it: then its settings stand without a path.
+    let plain = |(name, stated): (&String, &BTreeMap<String, Setting>)| {
+        path_of(name).is_none() && stated.keys().any(|source| source == "file" || source == "dump")
+    };
+    if state.settings.iter().any(plain) {
+        paths.insert(keyed.path.clone());
+    }
+    let of = |path: &String| {
+        let prefix = if *path == keyed.path { String::new() } else { format!("{path}:") };
+        let name = in_version_3(state, &format!("{prefix}version"), key).unwrap_or_else(|| key.to_owned());
+        let stated = state.settings.get(&format!("{prefix}{name}"));
+        let found = stated.and_then(|stated| stated.get("dump").or_else(|| stated.get("file")));
+        match (found, &keyed.default) {
+            (Some(value), _) => Stated::new(SourceKind::File, path, Observed::Value(value.clone())),
+            (None, default) => Stated::new(
+                SourceKind::Default,
+                format!("{path} does not, and the default"),
+                Observed::of(default.clone()),
+            ),
+        }
+    };
+    let mut stated: Vec<Stated> = paths.iter().map(of).collect();
+    // The worst speaks for all: what is absent in one is overlooked beside another.
+    let bad = |one: &Stated| match &one.value {
+        Observed::Value(value) => !control.want.accepts(Some(value), false),
+        _ => !control.want.accepts(None, false),
+    };
+    let worst = stated.iter().position(bad).unwrap_or_default();
+    let effective = stated.remove(worst);
+    Some(Observation::Seen { effective, others: stated })
 }
 
 /// Registries of all files: a drop-in adds to the list, and replaces what has the same prefix.
@@ -112,7 +191,7 @@ pub(super) fn ini(host: &Host, path: &str, section: Option<&str>, key: &str, def
         Text::Unreadable(why) => return Err(why),
         Text::Read(text) => last_assignment(&text, section, key),
     };
-    Ok(one_file(path, found.map(Setting::Text), default))
+    Ok(read_once(host, path, one_file(path, found.map(Setting::Text), default)))
 }
 
 /// The last assignment of a key in a section, quotes around the value removed.
@@ -241,8 +320,18 @@ fn sources(engine: &str, state: &EngineState, setting: &str) -> Vec<Stated> {
         };
         Stated::new(by, name, Observed::Value(value))
     };
-    by_source.into_iter().map(one).collect()
+    let mut all: Vec<Stated> = by_source.into_iter().map(one).collect();
+    // What Docker says of the registries that it runs with, under its own names.
+    let own = RUNNING.iter().find(|(key, _)| engine == "docker" && *key == setting);
+    if let Some(value) = own.and_then(|(_, name)| state.settings.get(*name)?.get("live")) {
+        all.push(Stated::new(SourceKind::Api, "docker itself", Observed::Value(value.clone())));
+    }
+    all
 }
+
+/// Keys of daemon.json, and the names under which the running daemon states what became of them.
+const RUNNING: [(&str, &str); 2] =
+    [("insecure-registries", "registry.insecure-indexes"), ("registry-mirrors", "registry.mirrors")];
 
 /// A configuration that cannot be read may say anything: nothing that rests on it is known.
 fn blinding(state: &EngineState, stated: &[Stated]) -> Option<String> {
@@ -264,7 +353,7 @@ mod tests {
         let of = |version: i64, key: &str| {
             let stated = BTreeMap::from([("dump".to_owned(), Setting::Number(version))]);
             let settings = BTreeMap::from([("version".to_owned(), stated)]);
-            in_version_3(&EngineState { settings, ..EngineState::default() }, key)
+            in_version_3(&EngineState { settings, ..EngineState::default() }, "version", key)
         };
         for (version, key, expect) in [
             (2, "disable_apparmor", None),
@@ -276,7 +365,7 @@ mod tests {
             assert_eq!(of(version, &format!("{cri}{key}")).as_deref(), expect, "{version} {key}");
         }
         assert_eq!(of(3, "grpc.uid"), None);
-        assert_eq!(in_version_3(&EngineState::default(), &format!("{cri}disable_apparmor")), None);
+        assert_eq!(in_version_3(&EngineState::default(), "version", &format!("{cri}disable_apparmor")), None);
     }
 
     #[test]

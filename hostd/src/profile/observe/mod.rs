@@ -24,6 +24,14 @@ const NO_KERNEL: &str = "a directory has no running kernel to ask";
 /// What is known of a control's resource on this host.
 #[must_use]
 pub fn observe(host: &Host, control: &Control) -> Observation {
+    let trouble = || host.root.take_trouble().or_else(|| host.kernel.as_ref()?.take_trouble());
+    drop(trouble());
+    let observation = looked_at(host, control);
+    // What cannot be looked at is not absent.
+    trouble().map_or(observation, |reason| Observation::Failed { reason })
+}
+
+fn looked_at(host: &Host, control: &Control) -> Observation {
     match host.unmet(&control.when) {
         Ok(None) => {}
         Ok(Some(reason)) => return Observation::NotApplicable { reason },
