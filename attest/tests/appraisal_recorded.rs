@@ -139,7 +139,10 @@ impl Host {
             boot_id: "boot-1".into(),
             hostd: "0.1.0".into(),
             manifest: self.manifest.clone(),
-            facts: BTreeMap::from([("cmdline".to_owned(), self.command_line.clone())]),
+            facts: BTreeMap::from([
+                ("cmdline".to_owned(), self.command_line.clone()),
+                ("kernel".to_owned(), "6.1.0".to_owned()),
+            ]),
             sources: self.sources.clone(),
             tag: None,
             inventory: Vec::new(),
@@ -467,6 +470,12 @@ fn hostds_word_never_carries_an_affirming_claim() {
     let policy = POLICY
         .replace("claim = \"secure_boot\"", "claim = \"kernel_release\"")
         .replace("boot.secure-boot", "platform.kernel");
-    let appraisal = round(&Host::new("systemd-again"), &judge(&policy, &lab()), None).unwrap();
-    assert_ne!(appraisal.tier(Submodule::Platform), Tier::Affirming);
+    let tier = |policy: &str| {
+        let appraisal =
+            round_of(&Host::new("systemd-again"), &judge(policy, &lab()), None, TpmClass::Hardware).unwrap();
+        appraisal.tier(Submodule::Platform)
+    };
+    assert_eq!(tier(POLICY), Tier::Affirming, "the honest twin: a TPM chip, and no rule on hostd's word");
+    assert_eq!(tier(&policy.replace("[\"on\", \"off\"]", "\"6.1.0\"")), Tier::Warning, "the rule is met");
+    assert_eq!(tier(&policy), Tier::Contraindicated, "the rule is not met");
 }
