@@ -167,6 +167,18 @@ pub enum Prove {
     Canary(String),
 }
 
+impl Prove {
+    /// How much it shows, among the proofs that one kind of resource can have.
+    pub(super) const fn strength(&self) -> u8 {
+        match self {
+            Self::File | Self::Inventory | Self::Packages => 0,
+            Self::Merged => 1,
+            Self::Api | Self::Kernel => 2,
+            Self::Canary(_) => 3,
+        }
+    }
+}
+
 impl fmt::Display for Prove {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -206,6 +206,12 @@ fn stands(control: &Control, below: Option<&Control>) -> Option<String> {
     if control.severity < below.severity {
         return Some("weighs less than in the level below".to_owned());
     }
+    if control.when != below.when {
+        return Some("applies to other hosts than in the level below".to_owned());
+    }
+    if control.prove.strength() < below.prove.strength() {
+        return Some(format!("is proven by {}, which is less than {} in the level below", control.prove, below.prove));
+    }
     match control.want.tightens(&below.want, control.resource.is_textual()) {
         Some(false) => Some(format!("loosens `{}` to `{}`", below.want, control.want)),
         Some(true) | None => None,
@@ -268,6 +274,7 @@ mod tests {
             (above("a.b", "{ at_least = 2 }", ""), "tightens = true"),
             (above("a.b", "{ at_least = 0 }", "tightens = true"), "loosens"),
             (above("a.c", "{ at_least = 2 }", "tightens = true"), "another resource"),
+            (above("a.b", "{ at_least = 2 }", "tightens = true\nwhen = { swarm = true }"), "applies to other hosts"),
         ] {
             let told = refused(build(vec![below(), upper]));
             assert!(told.contains(expect), "{expect}: {told}");

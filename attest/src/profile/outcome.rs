@@ -1,7 +1,8 @@
 //! Holding what was observed against what is wanted.
 //!
 //! Establishes one status per control, with who said what. A pass needs the effective state, from a source that the control accepts as proof,
-//! and no other source that says otherwise: a file is not the state, and a state that the next start undoes is none to rely on.
+//! and no other source that says otherwise: a file is not the state, and what a file undoes at the next start is none to rely on.
+//! Where no file states a kernel's setting, what the kernel says now is taken for what it starts with: a bare `sysctl -w` is not told from it.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -314,7 +314,7 @@ impl Want {
                 Predicate::Present | Predicate::NotEmpty | Predicate::SupersetOf(_),
             ) => Some(false),
             (Predicate::Absent, Predicate::Empty | Predicate::SubsetOf(_)) => Some(true),
-            (_, Predicate::Present) => Some(true),
+            (_, Predicate::Present) => Some(!self.accepts(None, textual)),
             _ => None,
         }
     }

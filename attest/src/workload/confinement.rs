@@ -21,11 +21,12 @@ pub struct Confinement {
     pub seccomp: String,
     /// The AppArmor profile or SELinux label; `unconfined`.
     pub lsm: String,
-    /// No process gains privileges by a set-uid program.
-    pub no_new_privileges: bool,
+    /// Whether no process gains privileges by a set-uid program; absent where nobody said so: then the engine's own setting holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_new_privileges: Option<bool>,
     /// The user of its first process as it was asked for; empty where nobody did: root.
     pub user: String,
-    /// Its user ids are other ones outside.
+    /// Its root is another user outside.
     pub user_namespace: bool,
     /// Its root file system is read-only.
     pub read_only_root: bool,

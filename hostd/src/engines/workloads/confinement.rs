@@ -39,7 +39,8 @@ pub(super) fn inspected(value: &Value) -> Confinement {
     let privileged = flag("Privileged");
     let options: Vec<&str> = strings(host("SecurityOpt")).collect();
     let option = |name: &str| {
-        let stated = options.iter().find_map(|option| option.strip_prefix(name)?.strip_prefix(['=', ':']));
+        // Docker goes through them in their order: the last one holds.
+        let stated = options.iter().rev().find_map(|option| option.strip_prefix(name)?.strip_prefix(['=', ':']));
         stated.filter(|value| !value.is_empty())
     };
     let seccomp = match option("seccomp") {
@@ -75,7 +76,10 @@ pub(super) fn inspected(value: &Value) -> Confinement {
         },
         seccomp,
         lsm: bounded(lsm.unwrap_or(UNCONFINED)),
-        no_new_privileges: options.contains(&"no-new-privileges") || option("no-new-privileges") == Some("true"),
+        no_new_privileges: options.iter().rev().find_map(|option| match option.strip_prefix("no-new-privileges")? {
+            "" => Some(true),
+            rest => rest.strip_prefix(['=', ':']).map(|value| value == "true"),
+        }),
         user: bounded(text(value, "/Config/User").unwrap_or_default()),
         user_namespace: false,
         read_only_root: flag("ReadonlyRootfs"),
@@ -109,7 +113,11 @@ pub(super) fn specified(value: &Value, capabilities: &BTreeSet<String>) -> Confi
         shared.then(|| bounded(text(mount, "/destination").unwrap_or_default()))
     };
     let mounts = value.get("mounts").and_then(Value::as_array).into_iter().flatten();
-    let mapped = value.pointer("/linux/uidMappings").and_then(Value::as_array).is_some_and(|maps| !maps.is_empty());
+    // Root of the container, as it is outside.
+    let number = |map: &Value, name: &str| map.get(name).and_then(Value::as_u64).unwrap_or_default();
+    let maps = value.pointer("/linux/uidMappings").and_then(Value::as_array);
+    let root = maps.into_iter().flatten().find(|map| number(map, "containerID") == 0);
+    let mapped = root.is_some_and(|map| number(map, "hostID") != 0);
     Confinement {
         capabilities: capabilities.clone(),
         seccomp: value
@@ -117,7 +125,7 @@ pub(super) fn specified(value: &Value, capabilities: &BTreeSet<String>) -> Confi
             .filter(|profile| profile.is_object())
             .map_or_else(|| UNCONFINED.to_owned(), digest),
         lsm: bounded(label.unwrap_or(UNCONFINED)),
-        no_new_privileges: process("noNewPrivileges") == Some(&Value::Bool(true)),
+        no_new_privileges: Some(process("noNewPrivileges") == Some(&Value::Bool(true))),
         user: process("user").and_then(|user| user.get("uid")).and_then(Value::as_u64).unwrap_or_default().to_string(),
         user_namespace: mapped,
         read_only_root: value.pointer("/root/readonly") == Some(&Value::Bool(true)),
@@ -199,7 +207,7 @@ mod tests {
                 "ReadonlyRootfs": true, "PortBindings": {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}]}},
         }));
         assert_eq!((plain.seccomp.as_str(), plain.lsm.as_str()), ("default", "docker-default"));
-        assert!(plain.no_new_privileges && plain.read_only_root && plain.health_check == Some(true));
+        assert!(plain.no_new_privileges == Some(true) && plain.read_only_root && plain.health_check == Some(true));
         assert_eq!((plain.memory, plain.cpu, plain.pids, plain.restarts), (1 << 20, 500, 64, Some(5)));
         assert_eq!(plain.capabilities, ["NET_BIND_SERVICE".to_owned()].into());
         assert_eq!(plain.ports, Some(["127.0.0.1:8080".to_owned()].into()));
@@ -213,13 +221,17 @@ mod tests {
             "Mounts": [{"Destination": "/d", "Propagation": "rshared"}, {"Destination": "/e", "Propagation": "rprivate"}],
         }));
         assert_eq!((bad.seccomp.as_str(), bad.lsm.as_str(), bad.user.as_str()), ("unconfined", "unconfined", "app"));
-        assert!(!bad.no_new_privileges && !bad.read_only_root && bad.by_digest == Some(true));
+        assert!(bad.no_new_privileges == Some(false) && !bad.read_only_root && bad.by_digest == Some(true));
         assert_eq!((bad.memory, bad.cpu, bad.pids, bad.restarts), (0, 0, 0, Some(-1)));
         assert_eq!(bad.capabilities.len(), DOCKER_CAPABILITIES.len());
         assert_eq!(bad.ports, Some(["0.0.0.0:*".to_owned(), "[::]:1".to_owned()].into()));
         assert_eq!(bad.propagation, ["/d".to_owned()].into());
         let all = inspected(&json!({"HostConfig": {"Privileged": true, "SecurityOpt": ["seccomp={\"a\":1}"]}}));
         assert_eq!((all.capabilities, all.seccomp.as_str()), (["ALL".to_owned()].into(), "unconfined"));
+        let last = inspected(&json!({"HostConfig": {"SecurityOpt":
+            ["seccomp={}", "no-new-privileges", "seccomp=unconfined", "no-new-privileges=false"]}}));
+        assert_eq!((last.seccomp.as_str(), last.no_new_privileges), ("unconfined", Some(false)), "the last one holds");
+        assert_eq!(inspected(&json!({})).no_new_privileges, None, "left to the daemon");
         let own = inspected(&json!({"HostConfig": {"SecurityOpt": ["seccomp={\"b\":2, \"a\":1}"]}}));
         assert_eq!(own.seccomp, digest(&json!({"a": 1, "b": 2})));
     }
@@ -235,10 +247,15 @@ mod tests {
         });
         let good = specified(&bundle, &BTreeSet::new());
         assert!(
-            good.no_new_privileges && good.read_only_root && good.user_namespace && good.seccomp.starts_with("sha256:")
+            good.no_new_privileges == Some(true)
+                && good.read_only_root
+                && good.user_namespace
+                && good.seccomp.starts_with("sha256:")
         );
         assert_eq!((good.user.as_str(), good.lsm.as_str(), good.memory, good.cpu, good.pids), ("7", "p", 9, 500, 0));
         assert_eq!((good.propagation, good.ports, good.restarts), (["/d".to_owned()].into(), None, None));
+        let same = json!({"linux": {"uidMappings": [{"containerID": 0, "hostID": 0, "size": 1}]}});
+        assert!(!specified(&same, &BTreeSet::new()).user_namespace, "root that is mapped to root");
         let bad = specified(&json!({}), &BTreeSet::new());
         assert_eq!((bad.seccomp.as_str(), bad.lsm.as_str(), bad.user.as_str()), ("unconfined", "unconfined", "0"));
     }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hostmark_attest::manifest::Setting;
 use hostmark_attest::profile::{ContainerFact, Control, Observation, Observed, SourceKind, Stated};
-use hostmark_attest::workload::{Container, sensitive};
+use hostmark_attest::workload::{Container, Inventory, sensitive};
 
 use super::{Result, not_applicable};
 use crate::profile::host::Host;
@@ -66,12 +66,13 @@ pub(super) fn containers(host: &Host, control: &Control, fact: ContainerFact) ->
         let reason = "a directory has no engine to ask for its containers".to_owned();
         return Ok(Observation::OutOfSight { reason, files: Vec::new() });
     };
-    let Some(inventory) = host.inventory()? else {
-        return Ok(not_applicable("no engine has containers"));
+    let inventory = host.inventory()?;
+    let mut unknown = unseen(host, kernel, inventory);
+    let Some(inventory) = inventory else {
+        return unknown.map_or_else(|| Ok(not_applicable("no engine has containers")), Err);
     };
     let mut each: BTreeMap<String, Option<Setting>> = BTreeMap::new();
     let mut names: BTreeMap<&str, String> = BTreeMap::new();
-    let mut unknown: Option<String> = None;
     for (engine, workloads) in &inventory.engines {
         if let Some(one) = workloads.unreadable.iter().next() {
             unknown = Some(format!("{engine}: {}: {}", one.what, one.why));
@@ -100,12 +101,61 @@ pub(super) fn containers(host: &Host, control: &Control, fact: ContainerFact) ->
     Ok(Observation::Seen { effective, others })
 }
 
+/// Containers that the inventory cannot have or does not have: what is not seen is not known to be harmless.
+fn unseen(host: &Host, kernel: &Root, inventory: Option<&Inventory>) -> Option<String> {
+    for engine in ["podman", "crio"] {
+        if host.installed(engine) {
+            return Some(format!(
+                "{engine} is installed, and not all of its containers are seen: none that is stopped or under crun"
+            ));
+        }
+    }
+    // Engines of another root are not all those of the kernel.
+    if host.root.path() != std::path::Path::new("/") {
+        return None;
+    }
+    let known: BTreeSet<&str> = inventory
+        .into_iter()
+        .flat_map(|inventory| inventory.engines.values())
+        .flat_map(|workloads| workloads.containers.keys())
+        .map(|id| id.rsplit('/').next().unwrap_or(id))
+        .collect();
+    let read = |pid: &str| std::fs::read_to_string(kernel.real(&format!("/proc/{pid}/cgroup"))).unwrap_or_default();
+    // Where hostd itself lives in a container, that one is not the host's.
+    let own = read("self");
+    let own: BTreeSet<&str> = ids(&own).collect();
+    let pids = std::fs::read_dir(kernel.real("/proc"))
+        .ok()?
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok());
+    for pid in pids.filter(|pid| pid.bytes().all(|byte| byte.is_ascii_digit())).take(PROCESSES_MAX) {
+        let groups = read(&pid);
+        if let Some(id) = ids(&groups).find(|id| !own.contains(id) && !known.contains(id)) {
+            return Some(format!("process {pid} is in container {id}, which no engine states"));
+        }
+    }
+    None
+}
+
+/// Ids of containers among the cgroups of a process: engines name them by 64 hexadecimal digits.
+fn ids(groups: &str) -> impl Iterator<Item = &str> {
+    let paths = groups.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+    let id = |part: &'_ str| -> usize { part.strip_suffix(".scope").unwrap_or(part).len() };
+    paths.flat_map(|path| path.split('/')).filter_map(move |part| {
+        let part = part.get(..id(part))?;
+        let end = part.rsplit('-').next()?;
+        (end.len() == 64 && end.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(end)
+    })
+}
+
 /// What an engine adds to every container by its own configuration.
 #[derive(Debug, Default)]
 struct Defaults {
     no_new_privileges: bool,
     user_namespace: bool,
     cgroup_parent: bool,
+    /// No filter of system calls.
+    unfiltered: bool,
 }
 
 impl Defaults {
@@ -122,6 +172,7 @@ impl Defaults {
                 && stated("no-new-privileges").all(|value| *value == Setting::Flag(true)),
             user_namespace: option("name=userns") || option("name=rootless"),
             cgroup_parent: stated("cgroup-parent").count() > 0,
+            unfiltered: stated("seccomp-profile").any(|value| *value == Setting::Text("unconfined".to_owned())),
         }
     }
 }
@@ -147,9 +198,14 @@ fn of(container: &Container, fact: ContainerFact, defaults: &Defaults) -> Option
         ContainerFact::ImageDigest if container.image.starts_with("sha256:") => Setting::Text(container.image.clone()),
         ContainerFact::ImageDigest => return None,
         ContainerFact::Capabilities => list(&confined?.capabilities),
+        ContainerFact::Seccomp if defaults.unfiltered && confined?.seccomp == "default" => {
+            Setting::Text("unconfined".to_owned())
+        }
         ContainerFact::Seccomp => Setting::Text(confined?.seccomp.clone()),
         ContainerFact::Lsm => Setting::Text(confined?.lsm.clone()),
-        ContainerFact::NoNewPrivileges => Setting::Flag(confined?.no_new_privileges || defaults.no_new_privileges),
+        ContainerFact::NoNewPrivileges => {
+            Setting::Flag(confined?.no_new_privileges.unwrap_or(defaults.no_new_privileges))
+        }
         ContainerFact::HostUid => {
             host_uid(confined?.user.as_str(), confined?.user_namespace || defaults.user_namespace)
         }
@@ -329,6 +385,10 @@ mod tests {
         assert!(capabilities.contains(&"NET_RAW".to_owned()) && !capabilities.contains(&"SYS_ADMIN".to_owned()));
         let open = status.replace("Seccomp:\t2", "Seccomp:\t0");
         assert_eq!(held_to(&open, None, ContainerFact::Seccomp), Some(Setting::Text("unconfined".to_owned())));
+        let long = "ab".repeat(32);
+        let in_podman = format!("0::/machine.slice/libpod-{long}.scope/container\n");
+        assert_eq!(ids(&in_podman).collect::<Vec<_>>(), [long.as_str()]);
+        assert_eq!(ids("0::/system.slice/docker.service\n").count(), 0);
         let id = "c0ffee";
         for (groups, expect) in [
             ("0::/system.slice/docker-c0ffee.scope\n", true),
