@@ -20,7 +20,8 @@ use crate::identity::class::TpmClass;
 use crate::identity::tag::VerifiedTag;
 use crate::ima::ImaPosition;
 use crate::policy::{AppraisalPolicy, References, Window};
-use crate::replay::{ReplayedBoot, ReplayedLogs, Resend};
+use crate::remembered::Remembered;
+use crate::replay::{BootReplay, ReplayedBoot, ReplayedLogs, Resend};
 use crate::result::{BootFacts, HostClaims, ResultClaims, SubmoduleClaims};
 use crate::state::{RoundState, Strayed};
 use crate::tier::{Basis, Submodule, Tier};
@@ -33,6 +34,14 @@ const JUDGING: &str = "3";
 pub struct Judge {
     policy: Arc<AppraisalPolicy>,
     references: Vec<Arc<References>>,
+    memory: Arc<Memory>,
+}
+
+/// What a judge worked out in earlier rounds.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    pub(crate) boots: Remembered<BootReplay>,
+    pub(crate) engines: Remembered<engine::Said>,
 }
 
 /// Why a policy cannot judge.
@@ -62,7 +71,11 @@ impl Judge {
             })
         };
         let references = policy.references().iter().map(find).collect::<Result<_, _>>()?;
-        Ok(Self { policy, references })
+        Ok(Self { policy, references, memory: Arc::default() })
+    }
+
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
     }
 
     /// The policy.
@@ -200,10 +213,11 @@ pub fn appraise(
 
     let mut subjects = BTreeMap::new();
     subjects.insert(Submodule::Boot, boot::appraise(logs, policy, &windows, |pcr| judge.names(pcr)));
-    let (runtime, seen) = runtime::appraise(logs, policy, &windows, state, &fingerprint)?;
+    let told = engine::Told::of(logs, judge, &windows, &fingerprint);
+    let (runtime, seen) = runtime::appraise(logs, policy, &windows, state, &fingerprint, &told)?;
     subjects.insert(Submodule::Runtime, runtime);
     let before = state.filter(|_| !logs.ima_is_whole());
-    let (engine, engine_seen) = engine::appraise(logs, policy, &windows, before)?;
+    let (engine, engine_seen) = engine::appraise(logs, &told, before)?;
     subjects.insert(Submodule::Engine, engine);
     subjects.insert(Submodule::Profile, Subject::default());
     subjects.insert(Submodule::Tag, tag(genuine));
@@ -247,7 +261,7 @@ fn boot_facts(boot: &ReplayedBoot) -> BootFacts {
     BootFacts {
         secure_boot: boot.claims.secure_boot.name().to_owned(),
         command_line: boot.command_line.clone(),
-        lockdown: boot.lockdown(),
+        lockdown: boot.lockdown,
         image: boot.claims.image.iter().map(|one| (one.name.to_owned(), one.digest.clone())).collect(),
         userspace: boot.userspace.clone(),
     }
@@ -311,7 +325,7 @@ fn facts(logs: &ReplayedLogs<'_>, class: TpmClass) -> Facts {
         if let Some(id) = &boot.machine_id {
             facts.insert("machine_id", vec![id.clone()]);
         }
-        if let Some(lockdown) = boot.lockdown() {
+        if let Some(lockdown) = boot.lockdown {
             facts.insert("lockdown_boot", vec![lockdown.name().to_owned()]);
         }
     }

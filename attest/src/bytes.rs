@@ -83,6 +83,7 @@ pub struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// Starts at the first byte of an outermost input.
     #[must_use]
+    #[inline]
     pub const fn new(input: &'a [u8]) -> Self {
         Self { input, base: 0, at: 0 }
     }
@@ -95,24 +96,28 @@ impl<'a> Reader<'a> {
 
     /// Offset of the next byte, counted from the start of the outermost input.
     #[must_use]
+    #[inline]
     pub const fn position(&self) -> usize {
         self.base.saturating_add(self.at)
     }
 
     /// Bytes that are left.
     #[must_use]
+    #[inline]
     pub const fn left(&self) -> usize {
         self.input.len().saturating_sub(self.at)
     }
 
     /// True when nothing is left.
     #[must_use]
+    #[inline]
     pub const fn is_empty(&self) -> bool {
         self.left() == 0
     }
 
     /// All that is left, without moving.
     #[must_use]
+    #[inline]
     pub fn rest(&self) -> &'a [u8] {
         self.input.get(self.at..).unwrap_or_default()
     }
@@ -127,6 +132,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`Problem::Truncated`] when fewer are left.
+    #[inline]
     pub fn take(&mut self, count: usize, what: &'static str) -> Result<&'a [u8], ParseError> {
         match self.rest().get(..count) {
             Some(taken) => {
@@ -150,6 +156,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`Problem::Truncated`] when fewer are left.
+    #[inline]
     pub fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], ParseError> {
         let mut out = [0u8; N];
         out.copy_from_slice(self.take(N, what)?);
@@ -192,6 +199,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`Problem::Truncated`].
+    #[inline]
     pub fn le16(&mut self, what: &'static str) -> Result<u16, ParseError> {
         Ok(u16::from_le_bytes(self.array(what)?))
     }
@@ -200,6 +208,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`Problem::Truncated`].
+    #[inline]
     pub fn le32(&mut self, what: &'static str) -> Result<u32, ParseError> {
         Ok(u32::from_le_bytes(self.array(what)?))
     }

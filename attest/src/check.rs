@@ -5,6 +5,7 @@
 
 /// True when the check named `id` is violated.
 #[must_use]
+#[inline]
 pub fn violated(id: &'static str, bad: bool) -> bool {
     #[cfg(feature = "mutants")]
     if removed() == Some(id) {

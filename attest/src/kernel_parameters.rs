@@ -172,18 +172,18 @@ impl Words {
     /// Whether a command line meets the demand.
     #[must_use]
     pub fn accept(&self, line: &str) -> bool {
-        let given = |wanted: &Parameter<'_>| {
-            parameters(line)
-                .any(|one| one.is_named(wanted.name()) && (wanted.value().is_none() || one.value() == wanted.value()))
+        let given: Vec<Parameter<'_>> = parameters(line).collect();
+        let has: Vec<Parameter<'_>> = self.has.iter().flat_map(|word| parameters(word)).collect();
+        let lacks: Vec<Parameter<'_>> = self.lacks.iter().flat_map(|word| parameters(word)).collect();
+        let is_given = |wanted: &Parameter<'_>| {
+            let same = |one: &Parameter<'_>| wanted.value().is_none() || one.value() == wanted.value();
+            given.iter().any(|one| one.is_named(wanted.name()) && same(one))
         };
         let listed = |one: &Parameter<'_>| {
-            let same =
-                || self.has.iter().flat_map(|word| parameters(word)).filter(|wanted| wanted.is_named(one.name()));
+            let same = || has.iter().filter(|wanted| wanted.is_named(one.name()));
             same().next().is_none() || same().any(|wanted| wanted.value().is_none() || wanted.value() == one.value())
         };
-        self.has.iter().flat_map(|word| parameters(word)).all(|wanted| given(&wanted))
-            && parameters(line).all(|one| listed(&one))
-            && !self.lacks.iter().flat_map(|word| parameters(word)).any(|unwanted| given(&unwanted))
+        has.iter().all(is_given) && given.iter().all(listed) && !lacks.iter().any(is_given)
     }
 }
 

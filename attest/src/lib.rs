@@ -34,6 +34,7 @@ pub mod pool;
 pub mod predict;
 pub mod profile;
 pub mod quote;
+mod remembered;
 pub mod replay;
 pub mod result;
 pub mod round;

@@ -7,12 +7,14 @@
 mod userspace;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use crate::appraisal::Judge;
 use crate::boot_log::{Authorities, BootClaims, BootLog, BootQuirks};
 use crate::bytes::{ParseError, Problem};
 use crate::cel::userspace::{PHASE_PCR, UserspaceLog};
 use crate::counters::Continuity;
-use crate::digest::{Digest, HashAlg, PcrBanks, PcrValues};
+use crate::digest::{Digest, HashAlg, PcrBanks, PcrValues, sha256};
 use crate::evidence::IMA_SENT_MAX;
 use crate::finding::{Finding, Findings, Severity};
 use crate::genuine::GenuineEvidence;
@@ -22,6 +24,7 @@ use crate::ima::{ImaLog, ImaPosition, ImaPrefix, ImaQuirks, check_boot_aggregate
 use crate::kernel_parameters::{Lockdown, reads_whole, resumes_from_disk};
 use crate::policy::{AppraisalPolicy, quirks};
 use crate::predict::Phase;
+use crate::remembered::Inputs;
 use crate::state::RoundState;
 
 /// The bank that everything is judged in. Policies may have others quoted beside it.
@@ -39,11 +42,10 @@ const SHOWN: usize = 256;
 /// The logs of one round, framed but not yet believed.
 #[derive(Debug)]
 pub struct ParsedLogs<'e> {
-    boot: Result<BootLog, ParseError>,
+    /// Parsed, like systemd's log, where nobody remembers what they come to.
+    boot: &'e [u8],
     ima: Result<ImaLog<'e>, ParseError>,
     host: Result<HostLog, ParseError>,
-    /// None where the host sent none.
-    userspace: Option<Result<UserspaceLog, ParseError>>,
 }
 
 impl<'e> ParsedLogs<'e> {
@@ -52,10 +54,9 @@ impl<'e> ParsedLogs<'e> {
     pub fn parse(genuine: &'e GenuineEvidence) -> Self {
         let evidence = genuine.evidence();
         Self {
-            boot: BootLog::parse(&evidence.boot_log),
+            boot: &evidence.boot_log,
             ima: ImaLog::parse_as(&evidence.ima.list, crate::ima::ImaFormat::Binary),
             host: HostLog::parse(&evidence.host_log),
-            userspace: Some(&evidence.userspace_log).filter(|log| !log.is_empty()).map(|log| UserspaceLog::parse(log)),
         }
     }
 }
@@ -68,7 +69,7 @@ pub struct Resend {
 }
 
 /// What the boot log proves.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ReplayedBoot {
     /// The claims of data whose digest was recomputed.
     pub claims: BootClaims,
@@ -86,29 +87,31 @@ pub struct ReplayedBoot {
     pub key_databases: BTreeMap<&'static str, [u8; 32]>,
     /// Whose keys vouched for what was started, and shim's level, where the policy has a rule on them.
     pub authorities: Option<Authorities>,
+    /// The lockdown that the proven command line asks for; none where no command line is proven.
+    pub lockdown: Option<Lockdown>,
 }
 
 /// The claims on Secure Boot's key databases, and the variables that they are of.
 const KEY_DATABASES: [(&str, &str); 4] =
     [("secure_boot_pk", "PK"), ("secure_boot_kek", "KEK"), ("secure_boot_db", "db"), ("secure_boot_dbx", "dbx")];
 
-impl ReplayedBoot {
-    /// The lockdown that the proven command line asks for; none where no command line is proven.
-    #[must_use]
-    pub fn lockdown(&self) -> Option<Lockdown> {
-        self.command_line.as_deref().map(Lockdown::of)
-    }
+/// What a boot log comes to against the quoted PCRs, under one policy: a function of [`BootInputs`] alone.
+#[derive(Debug)]
+pub(crate) struct BootReplay {
+    boot: Option<ReplayedBoot>,
+    /// The log's own part of each PCR.
+    replay: PcrValues,
+    findings: Findings,
 }
 
 /// Logs that were held against the quoted PCRs.
 #[derive(Debug)]
 pub struct ReplayedLogs<'e> {
     genuine: &'e GenuineEvidence,
-    boot: Option<ReplayedBoot>,
+    boot: Arc<BootReplay>,
     ima: Option<ImaPrefix<'e>>,
     ima_start: ImaPosition,
     host_log: Option<VerifiedHostLog>,
-    boot_findings: Findings,
     ima_findings: Findings,
     host_log_findings: Findings,
 }
@@ -121,19 +124,19 @@ impl<'e> ReplayedLogs<'e> {
     pub fn replay(
         genuine: &'e GenuineEvidence,
         logs: &'e ParsedLogs<'e>,
-        policy: &AppraisalPolicy,
+        judge: &Judge,
         state: Option<&RoundState>,
     ) -> Result<Self, Resend> {
+        let policy = judge.policy();
         let quoted = bank_values(genuine);
-        let (boot, boot_replay, boot_findings) = replay_boot(genuine, logs, policy, &quoted);
-        let (host_log, host_log_findings) = replay_host_log(genuine, logs, policy, &quoted, &boot_replay, state);
+        let boot = boot_replay(genuine, logs.boot, judge, &quoted);
+        let (host_log, host_log_findings) = replay_host_log(genuine, logs, policy, &quoted, &boot.replay, state);
         let mut this = Self {
             genuine,
             boot,
             ima: None,
             ima_start: ImaPosition::default(),
             host_log,
-            boot_findings,
             ima_findings: Findings::new(),
             host_log_findings,
         };
@@ -245,8 +248,8 @@ impl<'e> ReplayedLogs<'e> {
 
     /// What the boot log proves, if all of it replays.
     #[must_use]
-    pub const fn boot(&self) -> Option<&ReplayedBoot> {
-        self.boot.as_ref()
+    pub fn boot(&self) -> Option<&ReplayedBoot> {
+        self.boot.boot.as_ref()
     }
 
     /// The verified part of the IMA list, if it replays.
@@ -269,8 +272,8 @@ impl<'e> ReplayedLogs<'e> {
 
     /// Findings about the boot log.
     #[must_use]
-    pub const fn boot_findings(&self) -> &Findings {
-        &self.boot_findings
+    pub fn boot_findings(&self) -> &Findings {
+        &self.boot.findings
     }
 
     /// Findings about the IMA list.
@@ -307,31 +310,91 @@ fn boot_quirks(policy: &AppraisalPolicy) -> BootQuirks {
     }
 }
 
-type BootReplay = (Option<ReplayedBoot>, PcrValues, Findings);
+/// PCRs that other logs of the running system extend: neither the boot log nor systemd's explains them.
+fn later(policy: &AppraisalPolicy) -> [u8; 2] {
+    [IMA_PCR, host_log_pcr(policy)]
+}
 
-fn replay_boot(
-    genuine: &GenuineEvidence,
-    logs: &ParsedLogs<'_>,
-    policy: &AppraisalPolicy,
-    quoted: &PcrValues,
-) -> BootReplay {
-    let log = match &logs.boot {
+/// Everything that decides what [`replay_boot`] finds, but for the policy: what is remembered is one judge's.
+struct BootInputs<'a> {
+    log: &'a [u8],
+    /// systemd's log; empty where the host sent none.
+    userspace: &'a [u8],
+    /// The quoted values of [`BANK`], without those of [`later`].
+    quoted: PcrValues,
+    /// Every quoted bank: of the others, systemd's log is held against what its records carry.
+    more: &'a PcrBanks,
+    /// The command line as hostd tells it.
+    command_line: Option<&'a str>,
+}
+
+impl<'a> BootInputs<'a> {
+    fn of(genuine: &'a GenuineEvidence, log: &'a [u8], policy: &AppraisalPolicy, quoted: &PcrValues) -> Self {
+        let later = later(policy);
+        let explained = quoted.iter().filter(|(index, _)| !later.contains(index));
+        Self {
+            log,
+            userspace: &genuine.evidence().userspace_log,
+            quoted: explained.map(|(index, value)| (*index, *value)).collect(),
+            more: genuine.quote().pcrs(),
+            command_line: genuine.unanchored().facts.get("cmdline").map(String::as_str),
+        }
+    }
+
+    /// The other banks that are quoted.
+    fn other_banks(&self) -> impl Iterator<Item = (HashAlg, &PcrValues)> {
+        self.more.iter().filter(|(bank, _)| **bank != BANK).map(|(bank, values)| (*bank, values))
+    }
+
+    fn hashed(&self) -> Inputs {
+        let mut values = Vec::new();
+        for (bank, quoted) in std::iter::once((BANK, &self.quoted)).chain(self.other_banks()) {
+            for (index, value) in quoted {
+                values.extend_from_slice(&bank.to_tpm().to_be_bytes());
+                values.push(*index);
+                values.extend_from_slice(value.as_bytes());
+            }
+        }
+        Inputs::of("boot")
+            .bind("remembered.boot-log", &sha256(&[self.log]))
+            .bind("remembered.userspace-log", self.userspace)
+            .bind("remembered.pcrs", &values)
+            .bind("remembered.command-line", &[u8::from(self.command_line.is_some())])
+            .bind("remembered.command-line", self.command_line.unwrap_or_default().as_bytes())
+    }
+}
+
+/// The boot log of a round, as an earlier round of the same inputs found it or as it is found now.
+fn boot_replay(genuine: &GenuineEvidence, log: &[u8], judge: &Judge, quoted: &PcrValues) -> Arc<BootReplay> {
+    let policy = judge.policy();
+    let inputs = BootInputs::of(genuine, log, policy, quoted);
+    let size = log.len().saturating_add(inputs.userspace.len());
+    judge.memory().boots.get_or(inputs.hashed(), size, || replay_boot(&inputs, policy))
+}
+
+fn replay_boot(from: &BootInputs<'_>, policy: &AppraisalPolicy) -> BootReplay {
+    let log = match BootLog::parse(from.log) {
         Ok(log) => log,
-        Err(error) => return (None, PcrValues::new(), malformed("boot.malformed", "boot log", error).into()),
+        Err(error) => {
+            let findings = malformed("boot.malformed", "boot log", &error).into();
+            return BootReplay { boot: None, replay: PcrValues::new(), findings };
+        }
     };
     let mut findings = log.findings().clone();
-    let mut replay = log.replay_bank(BANK);
-    let later = [IMA_PCR, host_log_pcr(policy)];
+    let mut compared = Findings::new();
+    let carried = log.replay_for(BANK, &mut compared);
+    let mut replay = carried.clone().unwrap_or_default();
     let (mut before_phases, mut phase) = (None, None);
     // Whoever writes a log of phases leaves none to be guessed.
-    let systemd = userspace::replay(genuine, logs, log, quoted, &later);
+    let parsed = Some(from.userspace).filter(|log| !log.is_empty()).map(UserspaceLog::parse);
+    let systemd = userspace::replay(parsed.as_ref(), &log, &from.quoted, from.more, &later(policy));
     if let Some(words) = systemd.as_ref().and_then(userspace::Userspace::phases) {
         before_phases = Some(replay.get(&PHASE_PCR).copied().unwrap_or_else(|| Digest::zero(BANK)));
         phase = words.last().copied();
     }
     if policy.tolerates(quirks::PCRPHASE_UNLOGGED)
         && systemd.is_none()
-        && let Some((words, value)) = unlogged_phases(&replay, quoted)
+        && let Some((words, value)) = unlogged_phases(&replay, &from.quoted)
     {
         findings.push(
             Finding::info("boot.pcrphase-unlogged", "PCR 11 holds systemd boot phases that no log records")
@@ -340,15 +403,16 @@ fn replay_boot(
         phase = words.last().copied();
         before_phases = replay.insert(PHASE_PCR, value);
     }
-    let mut excused: Vec<u8> = later.into_iter().chain(before_phases.map(|_| PHASE_PCR)).collect();
+    let mut excused: Vec<u8> = before_phases.iter().map(|_| PHASE_PCR).collect();
     excused.extend(systemd.iter().flat_map(userspace::Userspace::compared));
-    let indices = quoted.keys().copied().filter(|index| !excused.contains(index));
-    let (mut explained, compared) = log.explain_quoted(BANK, quoted, indices, boot_quirks(policy));
+    let indices = from.quoted.keys().copied().filter(|index| !excused.contains(index));
+    let quirks = boot_quirks(policy);
+    let mut explained = log.explain_replayed(BANK, carried.as_ref(), &from.quoted, indices, quirks, &mut compared);
     let by_systemd = systemd.iter().flat_map(userspace::Userspace::explained);
     for pcr in by_systemd.chain(before_phases.map(|_| PHASE_PCR)) {
         explained = explained.extended_later(pcr);
     }
-    let others = other_banks(genuine, log, policy);
+    let others = other_banks(from, &log, policy);
     let systemd_replays = systemd.as_ref().is_none_or(|one| one.findings.acceptable());
     let replays = compared.acceptable() && others.acceptable() && systemd_replays;
     findings.append(compared);
@@ -357,8 +421,7 @@ fn replay_boot(
     // Only what rests on explained PCRs: a log may say anything about a PCR that nobody quoted.
     let (claims, noticed) = explained.claims();
     findings.append(noticed);
-    let fact = genuine.unanchored().facts.get("cmdline");
-    let confirmed = fact.and_then(|text| explained.confirm_command_line(text));
+    let confirmed = from.command_line.and_then(|text| explained.confirm_command_line(text));
     let by_grub = !explained.explained().contains(&GRUB_PCR) || log.in_pcr(GRUB_PCR).next().is_some();
     let sure = findings.check("boot.command-line-loader", confirmed.is_some() && by_grub, || {
         Finding::warning("", "GRUB may have started the kernel: the first file that it read may hold what looks like the kernel's own measurement")
@@ -387,6 +450,7 @@ fn replay_boot(
         policy.rules().iter().any(|rule| matches!(rule.claim.as_str(), "secure_boot_authorities" | "sbat_level"));
     let authorities = if wanted { explained.authorities() } else { None };
     let begun = !claims.image.is_empty() && before_phases.is_none() && explained.explained().contains(&PHASE_PCR);
+    let lockdown = command_line.as_deref().map(Lockdown::of);
     let boot = ReplayedBoot {
         phase: phase.or_else(|| begun.then_some(Phase::Boot.name())),
         machine_id: systemd.as_ref().and_then(userspace::Userspace::machine_id),
@@ -396,16 +460,17 @@ fn replay_boot(
         before_phases,
         key_databases,
         authorities,
+        lockdown,
     };
-    (replays.then_some(boot), replay, findings)
+    BootReplay { boot: replays.then_some(boot), replay, findings }
 }
 
 /// The firmware's PCRs in every other bank that was quoted: a bank that the firmware left empty is the operating system's to fill.
-fn other_banks(genuine: &GenuineEvidence, log: &BootLog, policy: &AppraisalPolicy) -> Findings {
+fn other_banks(from: &BootInputs<'_>, log: &BootLog, policy: &AppraisalPolicy) -> Findings {
     let mut findings = Findings::new();
-    for (bank, quoted) in genuine.quote().pcrs().iter().filter(|(bank, _)| **bank != BANK) {
+    for (bank, quoted) in from.other_banks() {
         let firmware = quoted.keys().copied().filter(|index| *index < 8);
-        findings.append(log.explain_quoted(*bank, quoted, firmware, boot_quirks(policy)).1);
+        findings.append(log.explain_quoted(bank, quoted, firmware, boot_quirks(policy)).1);
     }
     findings
 }

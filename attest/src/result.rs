@@ -3,7 +3,8 @@
 //! draft-ietf-rats-ear, RFC 7519. [`VerifiedResult`] exists only after signature, purpose, audience, host and expiry were
 //! checked; the Relying Party admits from nothing else. It does not say that a host may enter a pool: that is [`crate::admission`]'s.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Weak};
 
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +29,8 @@ pub const RESULT: Purpose = Purpose {
 pub const AUDIENCE: &str = "hostmark-relying-party";
 /// The EAT profile of EAR.
 const PROFILE: &str = "tag:github.com,2023:veraison/ear";
+/// Contents of results that are kept track of without looking whether anybody holds them.
+const SHARED_MIN: usize = 256;
 
 /// The payload of a result. Its times are seconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,7 +167,26 @@ impl ResultClaims {
 /// A result whose signature, purpose, audience, host and times were checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifiedResult {
-    claims: ResultClaims,
+    host: Box<str>,
+    issued: i64,
+    expires: i64,
+    said: Arc<Said>,
+}
+
+/// What a result says, but for whom and when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Said {
+    verifier: VerifierId,
+    submods: BTreeMap<Submodule, SubmoduleClaims>,
+    hostmark: HostClaims,
+}
+
+/// What results say, each content once: most hosts of a site come to the same. Nothing is looked up in it but by the whole content.
+#[derive(Debug, Default)]
+pub struct SharedResults {
+    all: HashMap<[u8; 32], Weak<Said>>,
+    /// Contents that nobody holds any longer go when there are this many.
+    full: usize,
 }
 
 impl VerifiedResult {
@@ -194,48 +216,91 @@ impl VerifiedResult {
         findings.check("result.not-yet", now < claims.iat, || {
             Finding::error("", "the result begins in the future").expected(format!("iat up to {now}")).found(claims.iat)
         });
-        if findings.acceptable() { Ok(Self { claims }) } else { Err(findings) }
+        let said = Said { verifier: claims.verifier, submods: claims.submods, hostmark: claims.hostmark };
+        let verified = Self { host: claims.sub.into(), issued: claims.iat, expires: claims.exp, said: Arc::new(said) };
+        if findings.acceptable() { Ok(verified) } else { Err(findings) }
+    }
+
+    /// The same result, sharing what it says with equal ones.
+    #[must_use]
+    pub fn shared(mut self, results: &mut SharedResults) -> Self {
+        // Text keys and plain values: this cannot fail, and what failed would be shared with nothing.
+        let Ok(content) = serde_json::to_vec(&*self.said) else { return self };
+        let key = crate::digest::sha256(&[&content]);
+        match results.all.get(&key).and_then(Weak::upgrade).filter(|known| *known == self.said) {
+            Some(known) => self.said = known,
+            None => {
+                results.all.insert(key, Arc::downgrade(&self.said));
+                if results.all.len() > results.full {
+                    results.all.retain(|_, one| one.strong_count() > 0);
+                    results.full = results.all.len().saturating_mul(2).max(SHARED_MIN);
+                }
+            }
+        }
+        self
     }
 
     /// The host's id.
     #[must_use]
     pub fn host(&self) -> &str {
-        &self.claims.sub
+        &self.host
     }
 
     /// When the nonce was issued, seconds since 1970.
     #[must_use]
     pub const fn issued(&self) -> i64 {
-        self.claims.iat
+        self.issued
+    }
+
+    /// When it ends, seconds since 1970.
+    #[must_use]
+    pub const fn expires(&self) -> i64 {
+        self.expires
+    }
+
+    /// Every subsystem's appraisal.
+    #[must_use]
+    pub fn submodules(&self) -> &BTreeMap<Submodule, SubmoduleClaims> {
+        &self.said.submods
     }
 
     /// One subsystem's tier; none when it was not appraised.
     #[must_use]
     pub fn tier(&self, submodule: Submodule) -> Tier {
-        self.claims.submods.get(&submodule).map_or(Tier::None, |one| one.status)
+        self.said.submods.get(&submodule).map_or(Tier::None, |one| one.status)
     }
 
     /// One subsystem's findings.
     #[must_use]
     pub fn findings(&self, submodule: Submodule) -> &[Finding] {
-        self.claims.submods.get(&submodule).map_or(&[], |one| one.findings.as_slice())
+        self.said.submods.get(&submodule).map_or(&[], |one| one.findings.as_slice())
     }
 
     /// Whether any subsystem is contraindicated: the host is disproven.
     #[must_use]
     pub fn disproven(&self) -> bool {
-        self.claims.submods.values().any(|one| one.status == Tier::Contraindicated)
+        self.said.submods.values().any(|one| one.status == Tier::Contraindicated)
     }
 
     /// What admission needs beside the tiers.
     #[must_use]
-    pub const fn host_claims(&self) -> &HostClaims {
-        &self.claims.hostmark
+    pub fn host_claims(&self) -> &HostClaims {
+        &self.said.hostmark
     }
 
     /// All claims, to show.
     #[must_use]
-    pub const fn claims(&self) -> &ResultClaims {
-        &self.claims
+    pub fn claims(&self) -> ResultClaims {
+        let Said { verifier, submods, hostmark } = &*self.said;
+        ResultClaims {
+            eat_profile: PROFILE.to_owned(),
+            sub: self.host.to_string(),
+            aud: AUDIENCE.to_owned(),
+            iat: self.issued,
+            exp: self.expires,
+            verifier: verifier.clone(),
+            submods: submods.clone(),
+            hostmark: hostmark.clone(),
+        }
     }
 }

@@ -92,7 +92,7 @@ pub fn judge_round(evidence: Evidence, known: &Known<'_>, judge: &Judge) -> Resu
         return Err(stop(turn));
     }
     let parsed = ParsedLogs::parse(&genuine);
-    let logs = ReplayedLogs::replay(&genuine, &parsed, judge.policy(), known.kept).map_err(Stop::Resend)?;
+    let logs = ReplayedLogs::replay(&genuine, &parsed, judge, known.kept).map_err(Stop::Resend)?;
     let endorsed = known.endorsed.clone();
     appraise(&logs, judge, endorsed, known.host, &known.ak_name(), known.kept, known.at).map_err(Stop::Resend)
 }

@@ -168,7 +168,7 @@ impl StoredRound {
                 let issued = issued(token).ok_or_else(|| malformed(start, "the recorded result cannot be read"))?;
                 let result =
                     VerifiedResult::verify(token, keys, &meta.host, issued).map_err(StoredRoundError::Refused)?;
-                Some(result.claims().clone())
+                Some(result.claims())
             }
             None => None,
         };

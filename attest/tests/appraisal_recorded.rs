@@ -198,7 +198,7 @@ fn round_of(host: &Host, judge: &Judge, state: Option<&RoundState>, class: TpmCl
     };
     let genuine = GenuineEvidence::verify(host.evidence(nonce, judge.policy().selection()), &expect).unwrap();
     let parsed = ParsedLogs::parse(&genuine);
-    let logs = ReplayedLogs::replay(&genuine, &parsed, judge.policy(), state)?;
+    let logs = ReplayedLogs::replay(&genuine, &parsed, judge, state)?;
     let endorsed = Endorsed { class, findings: Findings::new() };
     appraise(&logs, judge, endorsed, "host-1", "ak-1", state, NOW)
 }

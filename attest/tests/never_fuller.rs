@@ -444,7 +444,7 @@ fn judged(host: &Host, evidence: Evidence, judge: &Judge) -> Option<Appraisal> {
     };
     let genuine = GenuineEvidence::verify(evidence, &expect).unwrap();
     let parsed = ParsedLogs::parse(&genuine);
-    let logs = ReplayedLogs::replay(&genuine, &parsed, judge.policy(), None).ok()?;
+    let logs = ReplayedLogs::replay(&genuine, &parsed, judge, None).ok()?;
     let endorsed = Endorsed { class: TpmClass::Simulated, findings: Findings::new() };
     appraise(&logs, judge, endorsed, "host-1", "ak-1", None, now).ok()
 }

@@ -186,7 +186,7 @@ impl Bench {
         };
         let genuine = GenuineEvidence::verify(evidence.clone(), &expect).unwrap();
         let parsed = ParsedLogs::parse(&genuine);
-        let logs = ReplayedLogs::replay(&genuine, &parsed, self.judge.policy(), state).unwrap();
+        let logs = ReplayedLogs::replay(&genuine, &parsed, &self.judge, state).unwrap();
         let endorsed = Endorsed { class: TpmClass::Simulated, findings: Findings::new() };
         (appraise(&logs, &self.judge, endorsed, "host-1", "ak-1", state, now).unwrap(), evidence)
     }

@@ -10,21 +10,48 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use hostmark_attest::admission::{Admission, Condition, HostRecord, admit, explain};
 use hostmark_attest::finding::{Finding, Severity};
 use hostmark_attest::pool::Mode;
-use hostmark_attest::result::VerifiedResult;
+use hostmark_attest::result::{SharedResults, VerifiedResult};
 use hostmark_attest::wire::HostState;
 
 use crate::clock::{Now, millis};
 use crate::keys::Keys;
 use crate::refusal::{Kind, Outcome};
 use crate::rules::{CompiledPool, Rules};
-use crate::store::{HostRow, Store, StoredResult};
+use crate::store::{Assignment, HostRow, Store, StoredResult};
+
+/// What placement needs of a host's row. Its keys and certificates stay in the store: there are many hosts.
+#[derive(Debug, Clone)]
+pub struct Placed {
+    /// Host id.
+    pub id: String,
+    /// Node, scheduler, label, policy.
+    pub assignment: Assignment,
+    /// TPM class at enrolment.
+    pub class: String,
+    /// Whether an asset tag was assigned to it.
+    pub tag_assigned: bool,
+    /// End of planned maintenance, milliseconds since 1970; 0 for none.
+    pub maintenance_until_unix_ms: i64,
+}
+
+impl From<&HostRow> for Placed {
+    fn from(row: &HostRow) -> Self {
+        Self {
+            id: row.id.clone(),
+            assignment: row.assignment.clone(),
+            class: row.class.clone(),
+            tag_assigned: row.tag_nv.is_some(),
+            maintenance_until_unix_ms: row.maintenance_until_unix_ms,
+        }
+    }
+}
 
 /// One host.
 #[derive(Debug, Clone)]
 pub struct Standing {
     /// The host's row, as enrolment sealed it.
-    pub row: HostRow,
-    /// Its last completed round.
+    pub row: Placed,
+    /// Its last completed round, without the signed result: that is the store's, and verified below.
     pub last: Option<StoredResult>,
     /// The Attestation Result of that round, verified.
     pub result: Option<Arc<VerifiedResult>>,
@@ -37,7 +64,7 @@ pub struct Standing {
 impl Standing {
     fn load(store: &Store, keys: &Keys, host: &str, now: &Now) -> Outcome<Option<Self>> {
         let row = match store.enrolled(host) {
-            Ok(enrolled) => enrolled.row().clone(),
+            Ok(enrolled) => Placed::from(enrolled.row()),
             // Not known now is not "gone": the change stays unread, and the next answer looks again.
             Err(refusal) if refusal.kind == Kind::Unavailable => return Err(refusal),
             // Retired, unknown, malformed, or changed from outside: it stands nowhere.
@@ -47,7 +74,7 @@ impl Standing {
             }
         };
         let mut refused = Vec::new();
-        let last = match store.result(host) {
+        let mut last = match store.result(host) {
             Err(refusal) if refusal.kind == Kind::Unavailable => return Err(refusal),
             // One host's bad row is that host's trouble alone.
             Err(refusal) => {
@@ -57,9 +84,9 @@ impl Standing {
             Ok(last) => last,
         };
         let mut result = None;
-        if let Some(token) = last.as_ref().and_then(|last| last.result.as_ref()) {
+        if let Some(token) = last.as_mut().and_then(|last| last.result.take()) {
             let seconds = now.unix_ms.div_euclid(1000);
-            match VerifiedResult::verify(token, &keys.results_set(), host, seconds) {
+            match VerifiedResult::verify(&token, &keys.results_set(), host, seconds) {
                 Ok(verified) => result = Some(Arc::new(verified)),
                 Err(findings) => refused.extend(findings.into_vec()),
             }
@@ -79,7 +106,7 @@ impl Standing {
             node: &assignment.node,
             clearance: &assignment.label,
             maintenance: false,
-            tag_assigned: self.row.tag_nv.is_some(),
+            tag_assigned: self.row.tag_assigned,
         };
         self.eligible = rules
             .pools()
@@ -116,7 +143,7 @@ impl Standing {
     /// The result while its signed end lies ahead: whoever writes the database can move the times beside it, never this one.
     fn fresh_result(&self, now: &Now) -> Option<&VerifiedResult> {
         let result = self.result.as_deref()?;
-        (now.unix_ms < result.claims().exp.saturating_mul(1000)).then_some(result)
+        (now.unix_ms < result.expires().saturating_mul(1000)).then_some(result)
     }
 
     fn in_maintenance(&self, now: &Now) -> bool {
@@ -128,7 +155,7 @@ impl Standing {
             node: &self.row.assignment.node,
             clearance: &self.row.assignment.label,
             maintenance: self.in_maintenance(now),
-            tag_assigned: self.row.tag_nv.is_some(),
+            tag_assigned: self.row.tag_assigned,
         }
     }
 
@@ -190,7 +217,7 @@ impl Standing {
         let mut all = self.last.as_ref().map(|last| last.findings.clone()).unwrap_or_default();
         all.extend(self.refused.iter().cloned());
         if let Some(result) = &self.result {
-            all.extend(result.claims().submods.values().flat_map(|one| one.findings.iter().cloned()));
+            all.extend(result.submodules().values().flat_map(|one| one.findings.iter().cloned()));
         }
         all.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
         all
@@ -224,6 +251,7 @@ struct Inner {
     trust_seen: Option<Arc<crate::trust::Trust>>,
     hosts: HashMap<String, Arc<Standing>>,
     rules: Arc<Rules>,
+    results: SharedResults,
 }
 
 /// A consistent view at one moment.
@@ -286,6 +314,8 @@ impl Standings {
         for (host, standing) in changed {
             match standing {
                 Some(mut standing) => {
+                    let result = standing.result.take().map(Arc::unwrap_or_clone);
+                    standing.result = result.map(|result| Arc::new(result.shared(&mut inner.results)));
                     standing.settle(&rules);
                     inner.hosts.insert(host, Arc::new(standing))
                 }

@@ -3,40 +3,128 @@
 //! The manifest is hostd's word (DESIGN §3): its digest in the host log shows when it was said, not that it is true. Its
 //! claims are therefore `reported`, which caps them at warning. Where IMA measured its files too, [`super::engine_ima`] compares.
 
-use super::{Subject, engine_ima, workload};
+use std::cell::OnceCell;
+use std::sync::Arc;
+
+use super::runtime::unknown_programs;
+use super::{Judge, Subject, engine_ima, workload};
+use crate::bytes::ParseError;
 use crate::finding::{Finding, Findings, Severity};
 use crate::host_log::{Event, VerifiedHostLog};
 use crate::manifest::{EngineManifest, compare};
-use crate::policy::{AppraisalPolicy, EngineRules, Window};
+use crate::policy::{EngineRules, Window};
+use crate::remembered::Inputs;
 use crate::replay::{ReplayedLogs, Resend};
-use crate::state::{EngineSeen, RoundState};
+use crate::state::{EngineSeen, PathDigest, RoundState};
 use crate::tier::{Basis, Tier};
+
+/// What a manifest comes to under one judge's policy and open windows: a function of its bytes and of these.
+#[derive(Debug)]
+pub(crate) struct Said {
+    manifest: Result<EngineManifest, ParseError>,
+    judged: (Tier, Findings),
+    mounts: Findings,
+    claimed: Vec<engine_ima::Claimed>,
+    unknown_programs: Vec<PathDigest>,
+}
+
+impl Said {
+    fn of(bytes: &[u8], judge: &Judge, windows: &[&Window]) -> Self {
+        let manifest = EngineManifest::parse(bytes);
+        let judged = manifest.as_ref().map_or((Tier::None, Findings::new()), |manifest| compared(manifest, windows));
+        let known = manifest.as_ref().ok();
+        let rules = known.zip(judge.policy().engine());
+        Self {
+            judged,
+            mounts: rules.map_or_else(Findings::new, |(manifest, rules)| bind_mounts(manifest, rules)),
+            claimed: rules.map_or_else(Vec::new, |(manifest, rules)| engine_ima::claimed(manifest, rules)),
+            unknown_programs: known.map_or_else(Vec::new, |manifest| unknown_programs(manifest, windows)),
+            manifest,
+        }
+    }
+
+    /// The digests of programs that it names and no reference does, at the paths of engines.
+    pub(super) fn unknown_programs(&self) -> &[PathDigest] {
+        &self.unknown_programs
+    }
+}
+
+/// A round's engine manifest beside what the host log recorded last. It is read where that is asked for, and once.
+pub(super) struct Told<'a> {
+    judge: &'a Judge,
+    windows: &'a [&'a Window],
+    fingerprint: &'a str,
+    bytes: &'a [u8],
+    digest: [u8; 32],
+    logged: Option<[u8; 32]>,
+    said: OnceCell<Arc<Said>>,
+}
+
+impl<'a> Told<'a> {
+    /// `fingerprint`: the judge's, which names the open windows.
+    pub(super) fn of(
+        logs: &'a ReplayedLogs<'_>,
+        judge: &'a Judge,
+        windows: &'a [&'a Window],
+        fingerprint: &'a str,
+    ) -> Self {
+        let bytes = &logs.genuine().unanchored().manifest;
+        Self {
+            judge,
+            windows,
+            fingerprint,
+            bytes,
+            digest: EngineManifest::digest(bytes),
+            logged: logs.host_log().and_then(VerifiedHostLog::last_manifest),
+            said: OnceCell::new(),
+        }
+    }
+
+    fn said(&self) -> &Said {
+        self.said.get_or_init(|| {
+            let inputs = Inputs::of("engine")
+                .bind("remembered.manifest", &self.digest)
+                .bind("remembered.windows", self.fingerprint.as_bytes());
+            let work_out = || Said::of(self.bytes, self.judge, self.windows);
+            self.judge.memory().engines.get_or(inputs, self.bytes.len(), work_out)
+        })
+    }
+
+    /// The manifest, if the host log recorded it last and it can be read.
+    pub(super) fn anchored(&self) -> Option<(&EngineManifest, &Said)> {
+        if self.logged != Some(self.digest) {
+            return None;
+        }
+        let said = self.said();
+        Some((said.manifest.as_ref().ok()?, said))
+    }
+}
 
 /// `before`: the last round's state, when the IMA list continues from it.
 pub(super) fn appraise(
     logs: &ReplayedLogs<'_>,
-    policy: &AppraisalPolicy,
-    windows: &[&Window],
+    told: &Told<'_>,
     before: Option<&RoundState>,
 ) -> Result<(Subject, EngineSeen), Resend> {
+    let (policy, windows) = (told.judge.policy(), told.windows);
     let mut subject = Subject { findings: logs.host_log_findings().clone(), ..Subject::default() };
     let mut seen = EngineSeen::default();
     let Some(rules) = policy.engine() else { return Ok((subject, seen)) };
     let facts = check_hostd(logs, rules, &mut subject);
     let mut tier = Tier::Contraindicated;
-    if let Some(manifest) = anchored(logs, &mut subject) {
-        tier = judge(&manifest, windows, &mut subject);
-        let mounts = bind_mounts(&manifest, rules);
-        tier = tier.after(mounts.worst());
-        subject.findings.append(mounts);
+    if let Some((manifest, said)) = anchored(logs, told, &mut subject) {
+        tier = said.judged.0;
+        subject.findings.append(said.judged.1.clone());
+        tier = tier.after(said.mounts.worst());
+        subject.findings.append(said.mounts.clone());
         if let Some(prefix) = logs.ima() {
             let (findings, kept) =
-                engine_ima::cross_check(&manifest, prefix, before.map(RoundState::engine), rules, windows)?;
+                engine_ima::cross_check(&said.claimed, prefix, before.map(RoundState::engine), windows)?;
             tier = tier.after(findings.worst());
             subject.findings.append(findings);
             seen = kept;
         }
-        let containers = workload::appraise(&logs.genuine().unanchored().inventory, &manifest, policy.workload());
+        let containers = workload::appraise(&logs.genuine().unanchored().inventory, manifest, policy.workload());
         tier = tier.after(containers.worst());
         subject.findings.append(containers);
         tier = tier.after(facts);
@@ -100,22 +188,24 @@ fn bind_mounts(manifest: &EngineManifest, rules: &EngineRules) -> Findings {
 }
 
 /// The manifest, if the host log recorded it last.
-fn anchored(logs: &ReplayedLogs<'_>, subject: &mut Subject) -> Option<EngineManifest> {
-    let log = logs.host_log()?;
-    let bytes = &logs.genuine().unanchored().manifest;
-    let said = EngineManifest::digest(bytes);
-    let logged = log.last_manifest();
-    let anchored = subject.findings.check("engine.manifest-unlogged", logged != Some(said), || {
+fn anchored<'t>(
+    logs: &ReplayedLogs<'_>,
+    told: &'t Told<'_>,
+    subject: &mut Subject,
+) -> Option<(&'t EngineManifest, &'t Said)> {
+    logs.host_log()?;
+    let anchored = subject.findings.check("engine.manifest-unlogged", told.logged != Some(told.digest), || {
         Finding::error("", "the engine manifest is not the one that the host log recorded last")
-            .expected(logged.map_or_else(|| "a manifest in the host log".to_owned(), hex::encode))
-            .found(hex::encode(said))
+            .expected(told.logged.map_or_else(|| "a manifest in the host log".to_owned(), hex::encode))
+            .found(hex::encode(told.digest))
             .fix("restart hostd; if it persists, something else writes its host log")
     });
     if !anchored {
         return None;
     }
-    match EngineManifest::parse(bytes) {
-        Ok(manifest) => Some(manifest),
+    let said = told.said();
+    match &said.manifest {
+        Ok(manifest) => Some((manifest, said)),
         Err(error) => {
             subject.findings.push(
                 Finding::error("engine.manifest-malformed", "the engine manifest is malformed")
@@ -127,7 +217,7 @@ fn anchored(logs: &ReplayedLogs<'_>, subject: &mut Subject) -> Option<EngineMani
     }
 }
 
-fn judge(manifest: &EngineManifest, windows: &[&Window], subject: &mut Subject) -> Tier {
+fn compared(manifest: &EngineManifest, windows: &[&Window]) -> (Tier, Findings) {
     // Windows are alternatives: the one that explains the host best is the one that is told.
     let best = windows
         .iter()
@@ -135,16 +225,12 @@ fn judge(manifest: &EngineManifest, windows: &[&Window], subject: &mut Subject) 
         .map(|reference| compare(manifest, reference))
         .min_by_key(|findings| (findings.worst(), findings.as_slice().len()));
     let Some(findings) = best else {
-        subject.findings.push(
-            Finding::info(
-                "engine.reference-missing",
-                "no open reference window describes the engines: nothing is claimed",
-            )
-            .fix("capture and publish references for this kind of host: hostmark refs capture"),
+        let finding = Finding::info(
+            "engine.reference-missing",
+            "no open reference window describes the engines: nothing is claimed",
         );
-        return Tier::None;
+        let finding = finding.fix("capture and publish references for this kind of host: hostmark refs capture");
+        return (Tier::None, finding.into());
     };
-    let tier = Tier::Affirming.after(findings.worst());
-    subject.findings.append(findings);
-    tier
+    (Tier::Affirming.after(findings.worst()), findings)
 }

@@ -27,8 +27,9 @@ const KEY: usize = 12;
 const LISTED_MAX: usize = 32;
 
 /// A file of the manifest that IMA may have measured.
-struct Claimed<'m> {
-    path: &'m str,
+#[derive(Debug)]
+pub(super) struct Claimed {
+    path: String,
     digest: FileDigest,
     covered: bool,
     key: String,
@@ -55,19 +56,17 @@ enum Outcome {
 /// # Errors
 /// [`Resend`]: the rest of the list does not hold a file that no earlier round judged.
 pub(super) fn cross_check(
-    manifest: &EngineManifest,
+    claimed: &[Claimed],
     prefix: &ImaPrefix<'_>,
     before: Option<&EngineSeen>,
-    rules: &EngineRules,
     windows: &[&Window],
 ) -> Result<(Findings, EngineSeen), Resend> {
-    let claimed = claimed(manifest, rules);
-    let measured = measured(prefix, &claimed);
+    let measured = measured(prefix, claimed);
     let mut findings = Findings::new();
     let mut seen = EngineSeen::default();
-    let mut unjudged = None;
+    let mut unjudged = None::<&Claimed>;
     let mut listed = BTreeMap::<&str, usize>::new();
-    for file in &claimed {
+    for file in claimed {
         let here = measured.outcome(file, windows);
         let outcome = match (here, before) {
             (Outcome::Confirmed, _) | (_, None) => here,
@@ -95,7 +94,7 @@ pub(super) fn cross_check(
         }
     }
     if crate::check::violated("engine.file-unjudged", unjudged.is_some()) {
-        let path = unjudged.map(|file| file.path).unwrap_or_default();
+        let path = unjudged.map(|file| file.path.as_str()).unwrap_or_default();
         let finding = Finding::error(
             "engine.file-unjudged",
             "a file of the engines changed, and the rest of the IMA list does not hold it",
@@ -113,8 +112,8 @@ pub(super) fn cross_check(
     Ok((findings, seen))
 }
 
-fn tell(file: &Claimed<'_>, outcome: Outcome, measured: &Measured, findings: &mut Findings) {
-    let path = file.path;
+fn tell(file: &Claimed, outcome: Outcome, measured: &Measured, findings: &mut Findings) {
+    let path = file.path.as_str();
     // A program's path alone never contradicts: a container may run its own file of that name.
     let severity = if file.covered { Severity::Error } else { Severity::Warning };
     findings.check("engine.file-mismatch", outcome == Outcome::Other, || {
@@ -137,7 +136,7 @@ fn tell(file: &Claimed<'_>, outcome: Outcome, measured: &Measured, findings: &mu
 }
 
 /// The files of a manifest that IMA may know, each pair of path and digest once.
-fn claimed<'m>(manifest: &'m EngineManifest, rules: &EngineRules) -> Vec<Claimed<'m>> {
+pub(super) fn claimed(manifest: &EngineManifest, rules: &EngineRules) -> Vec<Claimed> {
     let mut all = BTreeMap::<(&str, FileDigest), bool>::new();
     for engine in manifest.engines.values() {
         for (path, state) in engine.files() {
@@ -153,7 +152,7 @@ fn claimed<'m>(manifest: &'m EngineManifest, rules: &EngineRules) -> Vec<Claimed
         hex::encode(hash.get(..KEY).unwrap_or_default())
     };
     all.into_iter()
-        .map(|((path, digest), covered)| Claimed { key: key(path, &digest), path, digest, covered })
+        .map(|((path, digest), covered)| Claimed { key: key(path, &digest), path: path.to_owned(), digest, covered })
         .collect()
 }
 
@@ -166,10 +165,13 @@ fn directory(path: &[u8]) -> &[u8] {
     path.iter().rposition(|byte| *byte == b'/').and_then(|at| path.get(..at)).unwrap_or_default()
 }
 
-fn measured(prefix: &ImaPrefix<'_>, claimed: &[Claimed<'_>]) -> Measured {
+fn measured(prefix: &ImaPrefix<'_>, claimed: &[Claimed]) -> Measured {
     let mut measured = Measured::default();
+    if prefix.verified() == 0 {
+        return measured;
+    }
     for file in claimed {
-        let path = logged(file.path);
+        let path = logged(&file.path);
         if file.covered {
             measured.by_directory.entry(directory(&path).to_vec()).or_default();
         }
@@ -190,8 +192,8 @@ fn measured(prefix: &ImaPrefix<'_>, claimed: &[Claimed<'_>]) -> Measured {
 }
 
 impl Measured {
-    fn outcome(&self, file: &Claimed<'_>, windows: &[&Window]) -> Outcome {
-        let path = logged(file.path);
+    fn outcome(&self, file: &Claimed, windows: &[&Window]) -> Outcome {
+        let path = logged(&file.path);
         let there = self.by_path.get(&path);
         let has =
             |digests: Option<&BTreeSet<[u8; 32]>>| digests.is_some_and(|digests| digests.contains(&file.digest.0));

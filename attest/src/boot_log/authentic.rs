@@ -103,11 +103,12 @@ impl Event<'_> {
     /// Compares the data with the logged digest of `bank`.
     #[must_use]
     pub fn authenticity(&self, bank: HashAlg) -> Authenticity {
-        self.authenticity_of(bank, self.digest(bank))
+        self.authenticity_of(bank, self.digest(bank), false)
     }
 
-    /// As [`Event::authenticity`], with the digest at hand.
-    pub(super) fn authenticity_of(&self, bank: HashAlg, digest: Option<Digest>) -> Authenticity {
+    /// As [`Event::authenticity`], with the digest at hand. `content_first` is a guess that spares a hash: a firmware measures the whole
+    /// of each boot variable, or the content of each.
+    pub(super) fn authenticity_of(&self, bank: HashAlg, digest: Option<Digest>, content_first: bool) -> Authenticity {
         let Some(digest) = digest.filter(|_| bank.computable()) else {
             return Authenticity::Elsewhere;
         };
@@ -129,14 +130,19 @@ impl Event<'_> {
                 false => Authenticity::Differs,
             };
         }
+        if kind == EventType::EV_EFI_VARIABLE_BOOT {
+            let content = || UefiVariable::parse(data).is_some_and(|variable| is(variable.content));
+            return match content_first && content() {
+                true => Authenticity::VariableContent,
+                false if is(data) => Authenticity::Whole,
+                false if !content_first && content() => Authenticity::VariableContent,
+                false => Authenticity::Differs,
+            };
+        }
         if is(data) {
             return Authenticity::Whole;
         }
         match kind {
-            EventType::EV_EFI_VARIABLE_BOOT => match UefiVariable::parse(data) {
-                Some(variable) if is(variable.content) => Authenticity::VariableContent,
-                _ => Authenticity::Differs,
-            },
             kind if hashes_its_data(kind) => Authenticity::Differs,
             _ => Authenticity::Elsewhere,
         }

@@ -94,7 +94,7 @@ impl BootLog {
     }
 
     /// The replay of the quoted bank; none, and a finding, where the log does not carry it.
-    pub(super) fn replay_for(&self, bank: HashAlg, findings: &mut Findings) -> Option<PcrValues> {
+    pub(crate) fn replay_for(&self, bank: HashAlg, findings: &mut Findings) -> Option<PcrValues> {
         let carried = bank.computable() && self.banks().any(|known| known == bank);
         findings.check("boot.bank-missing", !carried, || {
             Finding::error("", "the boot log does not carry the quoted bank, so it explains none of its values")

@@ -29,14 +29,24 @@ impl BootLog {
         quirks: BootQuirks,
     ) -> (ReplayedBootLog<'_>, Findings) {
         let mut findings = Findings::new();
-        let mut explained = BTreeSet::new();
         let replayed = self.replay_for(bank, &mut findings);
-        for index in indices {
-            if self.compare_one(bank, replayed.as_ref(), quoted, index, quirks, &mut findings) {
-                explained.insert(index);
-            }
-        }
-        (ReplayedBootLog { log: self, bank, explained }, findings)
+        let explained = self.explain_replayed(bank, replayed.as_ref(), quoted, indices, quirks, &mut findings);
+        (explained, findings)
+    }
+
+    /// As [`BootLog::explain_quoted`], with what [`BootLog::replay_for`] gave.
+    pub(crate) fn explain_replayed(
+        &self,
+        bank: HashAlg,
+        replayed: Option<&PcrValues>,
+        quoted: &PcrValues,
+        indices: impl IntoIterator<Item = u8>,
+        quirks: BootQuirks,
+        findings: &mut Findings,
+    ) -> ReplayedBootLog<'_> {
+        let holds = |index: &u8| self.compare_one(bank, replayed, quoted, *index, quirks, findings);
+        let explained = indices.into_iter().filter(holds).collect();
+        ReplayedBootLog { log: self, bank, explained }
     }
 }
 

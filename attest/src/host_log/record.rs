@@ -244,11 +244,17 @@ impl HostLog {
     /// The PCR's value after all records, extended from `start`. Digests are recomputed from the events' bytes.
     #[must_use]
     pub fn replay(&self, start: Digest) -> Digest {
-        self.records.iter().fold(start, |value, record| {
-            // Another bank than SHA-256 stays where it is, and then matches nothing that moved.
-            Digest::new(HashAlg::Sha256, &record.digest()).and_then(|digest| value.extend(&digest)).unwrap_or(value)
-        })
+        let digests: Vec<[u8; 32]> = self.records.iter().map(Record::digest).collect();
+        replay_digests(&digests, start)
     }
+}
+
+/// The value after these digests were extended.
+pub(super) fn replay_digests(digests: &[[u8; 32]], start: Digest) -> Digest {
+    digests.iter().fold(start, |value, digest| {
+        // Another bank than SHA-256 stays where it is, and then matches nothing that moved.
+        Digest::new(HashAlg::Sha256, digest).and_then(|digest| value.extend(&digest)).unwrap_or(value)
+    })
 }
 
 fn content(line: &Line, at: usize) -> Result<Record, ParseError> {

@@ -1,6 +1,6 @@
 //! The host log against the quoted PCR, the boot and the PCR's number.
 
-use super::record::{Event, HostLog, Record};
+use super::record::{Event, HostLog, Record, replay_digests};
 use crate::digest::Digest;
 use crate::finding::{Finding, Findings};
 
@@ -59,6 +59,7 @@ impl HostLog {
     /// event), `host-log.boot-id` (of another boot).
     pub fn verify(&self, context: &HostLogContext<'_>) -> Result<VerifiedHostLog, Findings> {
         let mut findings = Findings::new();
+        let events: Vec<Event> = self.records.iter().map(Record::event).collect();
         if self.records.is_empty() {
             findings.check("host-log.empty", context.quoted != context.start, || {
                 Finding::error("", format!("PCR {} was extended, but the host log is empty", context.pcr))
@@ -68,9 +69,8 @@ impl HostLog {
             });
         } else {
             self.check_replay(context, &mut findings);
-            self.check_boot(context, &mut findings);
+            check_boot(&events, context, &mut findings);
         }
-        let events: Vec<Event> = self.records.iter().map(Record::event).collect();
         let unknown = events.iter().filter(|event| matches!(event, Event::Unknown { .. })).count();
         findings.check("host-log.unknown-event", unknown > 0, || {
             let kind = events.iter().find_map(|event| match event {
@@ -91,7 +91,8 @@ impl HostLog {
                 .found(self.pcr.unwrap_or_default())
                 .fix("give hostd and the appraisal policy the same PCR")
         });
-        let forged = self.records.iter().position(|record| record.digest() != record.listed);
+        let digests: Vec<[u8; 32]> = self.records.iter().map(Record::digest).collect();
+        let forged = self.records.iter().zip(&digests).position(|(record, digest)| *digest != record.listed);
         findings.check("host-log.digest", forged.is_some(), || {
             let record = forged.and_then(|index| self.records.get(index));
             Finding::error("", format!("the digest of record {} is not that of its event", forged.unwrap_or_default()))
@@ -99,7 +100,7 @@ impl HostLog {
                 .found(record.map(|record| hex::encode(record.listed)).unwrap_or_default())
                 .fix(REBOOT)
         });
-        let replayed = self.replay(context.start);
+        let replayed = replay_digests(&digests, context.start);
         findings.check("host-log.replay", replayed != context.quoted, || {
             let text = "the host log does not give the quoted PCR {}: something else than hostd extended it, or the log was changed";
             Finding::error("", text.replace("{}", &context.pcr.to_string()))
@@ -108,29 +109,29 @@ impl HostLog {
                 .fix(REBOOT)
         });
     }
+}
 
-    fn check_boot(&self, context: &HostLogContext<'_>, findings: &mut Findings) {
-        let first = self.records.first().map(Record::event);
-        findings.check("host-log.first-record", !matches!(first, Some(Event::Boot { .. })), || {
-            Finding::error("", "the first record of the host log does not bind a boot")
-                .expected("boot")
-                .found(match &first {
-                    Some(Event::Manifest { .. }) => "manifest",
-                    Some(Event::ContentUnknown { .. }) => "content-unknown",
-                    Some(Event::Unknown { kind }) => kind,
-                    _ => "",
-                })
-                .fix(REBOOT)
-        });
-        let other = self.records.iter().find_map(|record| match record.event() {
-            Event::Boot { boot_id, .. } if boot_id != context.boot_id => Some(boot_id),
-            _ => None,
-        });
-        findings.check("host-log.boot-id", other.is_some(), || {
-            Finding::error("", "the host log is of another boot")
-                .expected(context.boot_id)
-                .found(other.as_deref().unwrap_or_default())
-                .fix("hostd must start a new log with each boot: remove the old one and reboot the host")
-        });
-    }
+fn check_boot(events: &[Event], context: &HostLogContext<'_>, findings: &mut Findings) {
+    let first = events.first();
+    findings.check("host-log.first-record", !matches!(first, Some(Event::Boot { .. })), || {
+        Finding::error("", "the first record of the host log does not bind a boot")
+            .expected("boot")
+            .found(match first {
+                Some(Event::Manifest { .. }) => "manifest",
+                Some(Event::ContentUnknown { .. }) => "content-unknown",
+                Some(Event::Unknown { kind }) => kind,
+                _ => "",
+            })
+            .fix(REBOOT)
+    });
+    let other = events.iter().find_map(|event| match event {
+        Event::Boot { boot_id, .. } if boot_id != context.boot_id => Some(boot_id.as_str()),
+        _ => None,
+    });
+    findings.check("host-log.boot-id", other.is_some(), || {
+        Finding::error("", "the host log is of another boot")
+            .expected(context.boot_id)
+            .found(other.unwrap_or_default())
+            .fix("hostd must start a new log with each boot: remove the old one and reboot the host")
+    });
 }

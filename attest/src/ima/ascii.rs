@@ -21,7 +21,7 @@ impl<'a> Line<'a> {
 
     /// Takes what stands before the next space, and the space.
     fn word(&mut self, what: &'static str) -> Result<&'a [u8], ParseError> {
-        let end = self.rest.iter().position(|byte| *byte == b' ').ok_or_else(|| self.error(what))?;
+        let end = position(self.rest, b' ').ok_or_else(|| self.error(what))?;
         let word = self.rest.get(..end).unwrap_or_default();
         let next = end.saturating_add(1);
         self.rest = self.rest.get(next..).unwrap_or_default();
@@ -30,18 +30,23 @@ impl<'a> Line<'a> {
     }
 }
 
-/// What stands before the next line end. The standard library looks for it many bytes at a time.
-fn first_line(mut rest: &[u8]) -> &[u8] {
-    let whole = rest;
+/// Where a byte stands first. The standard library looks for it many bytes at a time.
+fn position(bytes: &[u8], wanted: u8) -> Option<usize> {
+    let mut rest = bytes;
     // Reading from a slice cannot fail.
-    let taken = rest.skip_until(b'\n').unwrap_or(whole.len());
-    let line = whole.get(..taken).unwrap_or(whole);
-    line.strip_suffix(b"\n").unwrap_or(line)
+    let taken = rest.skip_until(wanted).unwrap_or_default();
+    taken.checked_sub(1).filter(|last| bytes.get(*last) == Some(&wanted))
+}
+
+/// What stands before the next line end.
+fn first_line(rest: &[u8]) -> &[u8] {
+    rest.get(..position(rest, b'\n').unwrap_or(rest.len())).unwrap_or(rest)
 }
 
 /// The list in binary form, with the width of its template digests.
 pub(super) fn to_binary(list: &[u8]) -> Result<(Vec<u8>, usize), ParseError> {
-    let mut out = Vec::with_capacity(list.len());
+    // Most of a line is hexadecimal: what it stands for has half the length.
+    let mut out = Vec::with_capacity(list.len() / 8 * 5);
     let mut width = None;
     let mut at = 0usize;
     let mut count = 0u64;
@@ -218,7 +223,9 @@ fn shown_digest(word: &[u8], at: usize, data: &mut Vec<u8>) -> Result<(), ParseE
 /// A path and the hex field behind its last space. The kernel writes that space even before an empty field, tools strip it: a last word that is
 /// not hex belongs to the path. A wrong guess changes the template data, which then does not replay.
 fn path_and_third(line: &Line<'_>, data: &mut Vec<u8>) -> Result<(), ParseError> {
-    if let Some(space) = line.rest.iter().rposition(|byte| *byte == b' ') {
+    // Few paths hold a space: the first one is nearly always the last one too, and what is hex behind it holds none.
+    let last = || line.rest.iter().rposition(|byte| *byte == b' ');
+    for space in std::iter::once_with(|| position(line.rest, b' ')).chain(std::iter::once_with(last)).flatten() {
         let (start, (path, third)) = (data.len(), line.rest.split_at(space));
         path_field(line, path, data)?;
         if sized(data, |data| unhex(third.get(1..).unwrap_or_default(), line.at, "field", data)).is_ok() {
@@ -249,25 +256,28 @@ fn put(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// What each character stands for; 0xff where it is no hexadecimal digit.
-#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "evaluated when it is compiled")]
-const NIBBLES: [u8; 256] = {
-    let mut table = [0xff; 256];
-    let mut digit = 0u8;
-    while digit < 16 {
-        let character = if digit < 10 { b'0' + digit } else { b'a' + (digit - 10) };
-        table[character as usize] = digit;
-        table[character.to_ascii_uppercase() as usize] = digit;
-        digit += 1;
-    }
-    table
-};
+/// Characters that are read at a time: the length of a SHA-256 in hexadecimal.
+const BLOCK: usize = 64;
+
+/// What a character stands for; above 15 where it is no hexadecimal digit. Without a branch, so that the compiler can do many at once.
+#[inline]
+const fn nibble(character: u8) -> u8 {
+    let (digit, letter) = (character.wrapping_sub(b'0'), (character | 0x20).wrapping_sub(b'a'));
+    let bad = if letter < 6 { letter.wrapping_add(10) } else { 0xff };
+    if digit < 10 { digit } else { bad }
+}
 
 /// Appends what hexadecimal text stands for: most of an ascii list is such text.
 fn unhex(text: &[u8], at: usize, what: &'static str, out: &mut Vec<u8>) -> Result<(), ParseError> {
-    let nibble = |character: u8| NIBBLES.get(usize::from(character)).copied().unwrap_or(0xff);
-    let (pairs, odd) = text.as_chunks::<2>();
+    let (blocks, rest) = text.as_chunks::<BLOCK>();
+    let (pairs, odd) = rest.as_chunks::<2>();
     let mut bad = u8::from(!odd.is_empty()).wrapping_neg();
+    for block in blocks {
+        let nibbles = block.map(nibble);
+        bad |= nibbles.iter().fold(0, |all, one| all | one);
+        let (pairs, _) = nibbles.as_chunks::<2>();
+        out.extend(pairs.iter().map(|[high, low]| high << 4 | low));
+    }
     out.extend(pairs.iter().map(|[high, low]| {
         let (high, low) = (nibble(*high), nibble(*low));
         bad |= high | low;

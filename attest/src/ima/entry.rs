@@ -92,6 +92,7 @@ pub struct FileMeasurement<'a> {
 impl FileMeasurement<'_> {
     /// The file digest with its algorithm, where this crate knows that algorithm.
     #[must_use]
+    #[inline]
     pub fn file_digest(&self) -> Option<Digest> {
         Digest::new(file_alg(self.alg)?, self.digest)
     }
@@ -112,6 +113,7 @@ impl<'a> Entry<'a> {
 
     /// The PCR that the entry says it was extended into. Not hashed.
     #[must_use]
+    #[inline]
     pub const fn pcr(&self) -> u32 {
         self.pcr
     }
@@ -131,6 +133,7 @@ impl<'a> Entry<'a> {
     /// A violation (the file was open for writing, or changed while measured): the kernel lists a zero digest and extends
     /// 0xff…ff, so nothing in the entry is authenticated.
     #[must_use]
+    #[inline]
     pub fn is_violation(&self) -> bool {
         self.listed.iter().all(|byte| *byte == 0)
     }
@@ -145,6 +148,7 @@ impl<'a> Entry<'a> {
     }
 
     /// The hashed template data in parts, for a running hash.
+    #[inline]
     pub(super) fn hashed_parts(&self) -> [&'a [u8]; 3] {
         match self.data {
             TemplateData::Legacy { digest, name } => {
@@ -156,6 +160,7 @@ impl<'a> Entry<'a> {
 
     /// What the entry measured. None for a violation, whose content nothing authenticates, and for data of another form.
     #[must_use]
+    #[inline]
     pub fn measurement(&self) -> Option<FileMeasurement<'a>> {
         if self.is_violation() { None } else { self.read().1 }
     }
@@ -217,6 +222,7 @@ impl<'a> Entry<'a> {
     }
 }
 
+#[inline]
 pub(super) fn field<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], ParseError> {
     let length = reader.le32("length of a template field")?;
     reader.take(usize::try_from(length).unwrap_or(usize::MAX), "template field")
@@ -289,6 +295,7 @@ pub(super) fn digest_ng(field: &[u8]) -> Option<(&str, DigestOf, &[u8])> {
 }
 
 /// `n-ng`: a name that ends with its only NUL.
+#[inline]
 pub(super) fn name_ng(field: &[u8]) -> Option<&[u8]> {
     let name = field.strip_suffix(&[0])?;
     (!name.is_empty() && !name.contains(&0)).then_some(name)

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use super::entry::{Entry, IMA_PCR};
 use super::parse::ImaLog;
 use crate::check::violated;
-use crate::digest::{Digest, HashAlg};
+use crate::digest::{Digest, HashAlg, extend_sha256};
 use crate::finding::{Finding, Findings};
 
 /// How far a list was verified: where the next delta starts, and the running PCR 10 there.
@@ -178,7 +178,12 @@ impl Running {
         for value in &mut self.banks {
             let next = match value.alg() {
                 HashAlg::Sha1 => step::<sha1::Sha1>(value, &what),
-                HashAlg::Sha256 => step::<sha2::Sha256>(value, &what),
+                HashAlg::Sha256 => match (&what, value.as_sha256()) {
+                    (Extended::Hash(parts), Some(before)) => {
+                        Digest::new(HashAlg::Sha256, &extend_sha256(before, &crate::digest::sha256(parts)))
+                    }
+                    _ => step::<sha2::Sha256>(value, &what),
+                },
                 HashAlg::Sha384 => step::<sha2::Sha384>(value, &what),
                 HashAlg::Sha512 => step::<sha2::Sha512>(value, &what),
                 HashAlg::Sm3 => None,

@@ -6,6 +6,7 @@
 mod appraisal;
 pub mod capture;
 pub mod corim;
+mod file_set;
 mod ima;
 pub mod import;
 pub mod predicted;

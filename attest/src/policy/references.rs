@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::capture::JUDGED;
+use super::file_set::FileSet;
 use super::{PolicyError, parse_toml};
 use crate::digest::{Digest, HashAlg};
 use crate::manifest::EngineReference;
@@ -38,9 +39,9 @@ pub struct Window {
     until: Option<OffsetDateTime>,
     change: Option<String>,
     pcrs: BTreeMap<(HashAlg, u8), BTreeSet<Digest>>,
-    files: HashSet<Digest>,
-    /// Contents that the engine reference allows: where the kernel measures them too, they are no strangers.
-    engine_files: HashSet<Digest>,
+    /// Named among the files, or allowed by the engine reference: where the kernel measures those too, they are no strangers.
+    files: FileSet,
+    names_files: bool,
     paths: HashSet<Box<[u8]>>,
     ima_policy: HashSet<Digest>,
     before_policy: HashSet<Digest>,
@@ -182,6 +183,7 @@ impl Window {
             }
         }
         for (path, digests) in &raw.ima {
+            window.names_files |= !digests.is_empty();
             for text in digests {
                 window.files.insert(file_digest(path, text)?);
             }
@@ -196,7 +198,9 @@ impl Window {
             }
         }
         let allowed = window.engine.iter().flat_map(|engine| engine.files.values().flatten());
-        window.engine_files = allowed.filter_map(|digest| Digest::new(BANK, &digest.0)).collect();
+        for digest in allowed.filter_map(|digest| Digest::new(BANK, &digest.0)) {
+            window.files.insert(digest);
+        }
         Ok(window)
     }
 
@@ -218,8 +222,9 @@ impl Window {
 
     /// Whether a measured file is known: named among the files, or allowed as one of an engine.
     #[must_use]
+    #[inline]
     pub fn knows_file(&self, digest: &Digest) -> bool {
-        self.files.contains(digest) || self.engine_files.contains(digest)
+        self.files.contains(digest)
     }
 
     /// Whether the window names a file of this path, whatever its digest. A path proves nothing: this explains, it never excuses.
@@ -242,8 +247,8 @@ impl Window {
 
     /// Whether the window names any file at all.
     #[must_use]
-    pub fn names_files(&self) -> bool {
-        !self.files.is_empty()
+    pub const fn names_files(&self) -> bool {
+        self.names_files
     }
 
     /// What the engines must look like.

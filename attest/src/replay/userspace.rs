@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use super::{BANK, ParsedLogs, malformed};
+use super::{BANK, malformed};
 use crate::boot_log::BootLog;
-use crate::cel::userspace::{PHASE_PCR, ReplayedUserspaceLog};
-use crate::digest::{HashAlg, PcrValues};
+use crate::bytes::ParseError;
+use crate::cel::userspace::{PHASE_PCR, ReplayedUserspaceLog, UserspaceLog};
+use crate::digest::{HashAlg, PcrBanks, PcrValues};
 use crate::finding::{Findings, one_line};
-use crate::genuine::GenuineEvidence;
 
 /// Most texts that are told of a boot: phases, the machine id, a few dozen file systems.
 const TOLD_MAX: usize = 64;
@@ -24,15 +24,15 @@ pub(super) struct Userspace<'a> {
     pub(super) findings: Findings,
 }
 
-/// Holds the log, where the host sent one, against the quoted PCRs. `others` are the PCRs of other logs of the running system.
+/// Holds the log, where the host sent one, against the quoted PCRs: of the judged bank, and of the other `banks`. `others` are the PCRs of other logs of the running system.
 pub(super) fn replay<'a>(
-    genuine: &GenuineEvidence,
-    logs: &'a ParsedLogs<'_>,
+    log: Option<&'a Result<UserspaceLog, ParseError>>,
     boot: &BootLog,
     quoted: &PcrValues,
+    banks: &PcrBanks,
     others: &[u8],
 ) -> Option<Userspace<'a>> {
-    let log = match logs.userspace.as_ref()? {
+    let log = match log? {
         Ok(log) => log,
         Err(error) => {
             let findings = malformed("userspace-log.malformed", "log of systemd", error).into();
@@ -41,7 +41,7 @@ pub(super) fn replay<'a>(
     };
     let (replayed, mut findings) = log.explain_quoted(BANK, &boot.replay_bank(BANK), quoted, others);
     let carried = |bank: &HashAlg| *bank != BANK && boot.banks().any(|known| known == *bank);
-    for (bank, values) in genuine.quote().pcrs().iter().filter(|(bank, _)| carried(bank)) {
+    for (bank, values) in banks.iter().filter(|(bank, _)| carried(bank)) {
         findings.append(log.compare_bank(*bank, &boot.replay_bank(*bank), values));
     }
     Some(Userspace { replayed: Some(replayed), findings })

@@ -105,6 +105,8 @@ pub struct Host {
     pub inventory: Vec<u8>,
     /// What the last appraisal left, if a verifier kept it.
     pub state: Option<RoundState>,
+    /// When its rounds are judged.
+    pub now: OffsetDateTime,
 }
 
 impl Host {
@@ -141,6 +143,7 @@ impl Host {
             inventory,
             facts,
             state: None,
+            now: NOW,
         };
         host.measure(&ima);
         host.log(&Event::Boot { boot_id: "boot-1".into(), hostd: "0.1.0".into() });
@@ -238,16 +241,16 @@ impl Host {
             ek_name: &self.tpm.ek_name,
             tag_signers: &KeySet::new(),
             tag_serial: None,
-            now: NOW,
+            now: self.now,
             nonce,
             selection: judge.policy().selection(),
             last: self.state.as_ref().map_or(Last::FirstRound, |state| Last::Round(state.counters())),
         };
         let genuine = GenuineEvidence::verify(self.evidence(judge, nonce), &expect).unwrap();
         let parsed = ParsedLogs::parse(&genuine);
-        let logs = ReplayedLogs::replay(&genuine, &parsed, judge.policy(), self.state.as_ref())?;
+        let logs = ReplayedLogs::replay(&genuine, &parsed, judge, self.state.as_ref())?;
         let endorsed = Endorsed { class: TpmClass::Simulated, findings: Findings::new() };
-        let appraisal = appraise(&logs, judge, endorsed, "host-1", "ak-1", self.state.as_ref(), NOW)?;
+        let appraisal = appraise(&logs, judge, endorsed, "host-1", "ak-1", self.state.as_ref(), self.now)?;
         self.state = Some(appraisal.state().clone());
         Ok(appraisal)
     }

@@ -20,13 +20,38 @@ pub struct Row {
     floor_is: String,
     floor: String,
     ratio: String,
+    goal: String,
 }
 
 /// Every figure, in order.
 #[derive(Default)]
 pub struct Table(Vec<Row>);
 
+/// A goal beside what was measured. It is told, never asserted: the machine may be busy.
+fn against(goal: f64, measured: f64, unit: &str) -> String {
+    format!("≤ {goal}{unit}: {}", if measured <= goal { "met" } else { "missed" })
+}
+
 impl Table {
+    /// Adds a row of durations that has a goal: at most so many times the floor's time.
+    pub fn goal(&mut self, what: &str, ours: f64, floor_is: &str, floor: f64, most: f64) {
+        let ratio = ours / floor;
+        self.push(what, seconds(ours), floor_is, seconds(floor), format!("{ratio:.2}× its time"));
+        self.told(against(most, ratio, "×"));
+    }
+
+    /// Says of the last row what was wanted of it, at most, in `unit`.
+    pub fn wanted(&mut self, measured: f64, most: f64, unit: &str) {
+        self.told(against(most, measured, unit));
+    }
+
+    fn told(&mut self, goal: String) {
+        if let Some(row) = self.0.last_mut() {
+            eprintln!("  {}, wanted {goal}", row.ratio);
+            row.goal = goal;
+        }
+    }
+
     /// Adds a row of durations: the ratio says how many times the floor's time ours takes.
     pub fn times(&mut self, what: &str, ours: f64, floor_is: &str, floor: f64) {
         self.push(what, seconds(ours), floor_is, seconds(floor), format!("{:.2}× its time", ours / floor));
@@ -41,14 +66,22 @@ impl Table {
     /// Adds a row whose cells are made already.
     pub fn push(&mut self, what: &str, figure: String, floor_is: &str, floor: String, ratio: String) {
         eprintln!("{what}: {figure} ({floor_is}: {floor})");
-        self.0.push(Row { what: what.to_owned(), figure, floor_is: floor_is.to_owned(), floor, ratio });
+        self.0.push(Row {
+            what: what.to_owned(),
+            figure,
+            floor_is: floor_is.to_owned(),
+            floor,
+            ratio,
+            goal: String::new(),
+        });
     }
 
     /// Prints everything as a Markdown table.
     pub fn print(&self) {
-        println!("| What | Figure | Floor | Its figure | Against it |\n|---|---:|---|---:|---:|");
+        println!("| What | Figure | Floor | Its figure | Against it | Goal |\n|---|---:|---|---:|---:|---|");
         for row in &self.0 {
-            println!("| {} | {} | {} | {} | {} |", row.what, row.figure, row.floor_is, row.floor, row.ratio);
+            let Row { what, figure, floor_is, floor, ratio, goal } = row;
+            println!("| {what} | {figure} | {floor_is} | {floor} | {ratio} | {goal} |");
         }
     }
 }

@@ -45,8 +45,8 @@ pub struct Site {
 }
 
 impl Site {
-    /// Starts the verifier with the shipped rules and enrols the hosts.
-    pub fn start() -> Self {
+    /// Starts the verifier with the shipped rules and enrols so many hosts.
+    pub fn start(count: usize) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let ca = Ca::new("Hostmark", "Software TPMs");
         let root = directory.path().join("root.pem");
@@ -57,7 +57,7 @@ impl Site {
         let recording = host_boot().unwrap();
         let started = Instant::now();
         let mut hosts: Vec<Attester> =
-            (0..HOSTS).map(|_| Attester::boot(&lab.verifier, SoftwareEk::new(&ca), &recording)).collect();
+            (0..count).map(|_| Attester::boot(&lab.verifier, SoftwareEk::new(&ca), &recording)).collect();
         let row = |(number, host): (usize, &Attester)| PreregisteredHost {
             ek_id: host.ek.id(),
             assignment: Lab::assignment(&format!("node-{number:03}")),
@@ -67,7 +67,7 @@ impl Site {
         for host in &mut hosts {
             assert!(matches!(host.enrol(None), EnrolmentOutcome::Approved { .. }));
         }
-        eprintln!("{HOSTS} hosts enrolled after {:.1} s", started.elapsed().as_secs_f64());
+        eprintln!("{count} hosts enrolled after {:.1} s", started.elapsed().as_secs_f64());
         Self {
             hosts: hosts.into_iter().map(Arc::new).collect(),
             runtime: tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap(),

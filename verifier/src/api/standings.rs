@@ -94,6 +94,8 @@ pub(super) async fn show(State(state): State<AppState>, Path(host): Path<String>
     let id = find(&state, &host).await?.id;
     let (view, now) = view(&state).await?;
     let standing = view.hosts.get(&id).ok_or_else(|| Refusal::not_found("host"))?;
+    // A row that was changed from outside is among what was refused; it has no result to show.
+    let token = state.store(move |store| store.result(&id)).await.ok().flatten().and_then(|stored| stored.result);
     let subsystem = |name: Submodule| {
         let result = standing.result.as_ref()?;
         Some((name, SubsystemDetail { tier: result.tier(name), findings: result.findings(name).to_vec() }))
@@ -112,7 +114,7 @@ pub(super) async fn show(State(state): State<AppState>, Path(host): Path<String>
         subsystems: Submodule::ALL.into_iter().filter_map(subsystem).collect(),
         refused,
         pools: view.rules.pools().map(|pool| verdict(pool, standing, &view.rules, &now)).collect(),
-        result: last.and_then(|last| last.result.clone()),
+        result: token,
     }))
 }
 

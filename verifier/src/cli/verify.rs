@@ -239,7 +239,7 @@ fn result(token: &Path, keys: &Path, host: &str, at: OffsetDateTime, style: Styl
         text += &style.findings(&one.findings);
     }
     let verdict =
-        TokenVerdict { verdict: Verdict::Verified, findings: Findings::new(), permit: None, result: Some(claims) };
+        TokenVerdict { verdict: Verdict::Verified, findings: Findings::new(), permit: None, result: Some(&claims) };
     verdict.answer(style, &text)
 }
 

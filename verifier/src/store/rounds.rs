@@ -87,14 +87,26 @@ pub struct Changes {
     pub rules: i64,
 }
 
-/// What the seal of a result covers: whose round it was, what it came to, and from when its lease counts.
-fn seal_message(parts: &[&[u8]]) -> Vec<u8> {
-    let mut message = b"result".to_vec();
-    for part in parts {
-        message.extend_from_slice(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
-        message.extend_from_slice(part);
+impl StoredResult {
+    /// What the seal of a result covers: whose round it was, what it came to (the word in the row), and from when its lease counts.
+    #[must_use]
+    pub fn seal_message(&self, host: &str, state: &str) -> Vec<u8> {
+        let parts: [&[u8]; 7] = [
+            host.as_bytes(),
+            state.as_bytes(),
+            self.result.as_deref().unwrap_or_default().as_bytes(),
+            self.boot_id.as_bytes(),
+            &self.issued_boot_ms.to_be_bytes(),
+            &self.issued_unix_ms.to_be_bytes(),
+            &self.sequence.to_be_bytes(),
+        ];
+        let mut message = b"result".to_vec();
+        for part in parts {
+            message.extend_from_slice(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+            message.extend_from_slice(part);
+        }
+        message
     }
-    message
 }
 
 impl super::Tx<'_> {
@@ -177,15 +189,16 @@ impl Store {
             let kept: &[Finding] = if round.result.is_some() { &[] } else { &round.findings };
             let findings = serde_json::to_string(kept).map_err(Refusal::internal)?;
             let sequence = sequence.saturating_add(1);
-            let message = seal_message(&[
-                round.host.as_bytes(),
-                state.as_bytes(),
-                round.result.as_deref().unwrap_or_default().as_bytes(),
-                nonce.boot_id.as_bytes(),
-                &nonce.issued_boot_ms.to_be_bytes(),
-                &nonce.issued_unix_ms.to_be_bytes(),
-                &sequence.to_be_bytes(),
-            ]);
+            let stored = StoredResult {
+                disproven: round.disproven,
+                result: round.result.clone(),
+                findings: Vec::new(),
+                boot_id: nonce.boot_id.clone(),
+                issued_boot_ms: nonce.issued_boot_ms,
+                issued_unix_ms: nonce.issued_unix_ms,
+                sequence,
+            };
+            let message = stored.seal_message(&round.host, state);
             tx.prepare_cached(
                 "INSERT OR REPLACE INTO results (host, state, result, findings, policy, policy_version, boot_id, issued_boot_ms, issued_unix_ms, sequence, seal) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
             )?
@@ -253,15 +266,7 @@ impl Store {
                 })
                 .optional()?;
             let Some((state, stored, seal)) = row else { return Ok(None) };
-            let message = seal_message(&[
-                host.as_bytes(),
-                state.as_bytes(),
-                stored.result.as_deref().unwrap_or_default().as_bytes(),
-                stored.boot_id.as_bytes(),
-                &stored.issued_boot_ms.to_be_bytes(),
-                &stored.issued_unix_ms.to_be_bytes(),
-                &stored.sequence.to_be_bytes(),
-            ]);
+            let message = stored.seal_message(host, &state);
             if violated("result.seal", !self.keys().sealed(&message, &seal)) {
                 let finding = Finding::error("result.seal", "the stored result of this host was changed outside the verifier");
                 return Err(Refusal::findings(finding.fix("let the host attest again; look for who wrote the database").into()));

@@ -40,7 +40,7 @@ impl PolicySeen {
 
 pub(super) fn report(wanted: ImaPolicy, logs: &ReplayedLogs<'_>, seen: &PolicySeen, findings: &mut Findings) {
     const MEMORY: &str = "what is executed from tmpfs, /dev/shm or memory files may not be in the list";
-    let locked = logs.boot().and_then(|boot| boot.lockdown()).is_some_and(|lockdown| lockdown != Lockdown::None);
+    let locked = logs.boot().and_then(|boot| boot.lockdown).is_some_and(|lockdown| lockdown != Lockdown::None);
     findings.check("ima.unlocked-kernel", !locked, || {
         Finding::warning("", "kernel code may have been loaded that IMA cannot measure: init_module, kexec_load and a resume from disk take no file")
             .expected("lockdown=integrity on the proven kernel command line: it wants signed modules, and forbids the others")

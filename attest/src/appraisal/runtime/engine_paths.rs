@@ -10,8 +10,10 @@
 //! The manifest is hostd's word (DESIGN §3): root can forge it, and so turn this one refusal into a warning. Runtime does not affirm
 //! then either. No other path is treated so.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeSet, HashMap};
 
+use super::super::engine::Told;
 use crate::digest::{Digest, HashAlg};
 use crate::finding::{Finding, Findings};
 use crate::host_log::{Event, VerifiedHostLog};
@@ -27,7 +29,9 @@ const SAID_MAX: usize = 64;
 
 /// The paths of engine files that the references name, with the digests that they allow.
 pub(super) struct EnginePaths<'w> {
-    paths: HashMap<&'w [u8], BTreeSet<FileDigest>>,
+    windows: &'w [&'w Window],
+    /// Made when the first file asks: most rounds bring none.
+    paths: OnceCell<HashMap<&'w [u8], BTreeSet<FileDigest>>>,
 }
 
 /// What became of the files that were held back.
@@ -38,18 +42,24 @@ pub(super) struct Resolved {
 }
 
 impl<'w> EnginePaths<'w> {
-    pub(super) fn of(windows: &[&'w Window]) -> Self {
-        let mut paths: HashMap<&[u8], BTreeSet<FileDigest>> = HashMap::new();
-        for reference in windows.iter().filter_map(|window| window.engine()) {
-            for (path, digests) in &reference.files {
-                paths.entry(path.as_bytes()).or_default().extend(digests);
+    pub(super) const fn of(windows: &'w [&'w Window]) -> Self {
+        Self { windows, paths: OnceCell::new() }
+    }
+
+    fn paths(&self) -> &HashMap<&'w [u8], BTreeSet<FileDigest>> {
+        self.paths.get_or_init(|| {
+            let mut paths: HashMap<&[u8], BTreeSet<FileDigest>> = HashMap::new();
+            for reference in self.windows.iter().filter_map(|window| window.engine()) {
+                for (path, digests) in &reference.files {
+                    paths.entry(path.as_bytes()).or_default().extend(digests);
+                }
             }
-        }
-        Self { paths }
+            paths
+        })
     }
 
     pub(super) fn has(&self, path: &[u8]) -> bool {
-        self.paths.contains_key(path)
+        self.paths().contains_key(path)
     }
 
     /// Notes an entry at one of these paths. True when it is held back until the manifest is looked at.
@@ -58,7 +68,7 @@ impl<'w> EnginePaths<'w> {
         let entry = PathDigest { path: path.to_owned(), digest: digest.to_string() };
         if known {
             // As many as the references have: a digest that they name elsewhere is not this file's.
-            let own = self.paths.get(path.as_bytes()).is_some_and(|all| all.iter().any(|one| is(one, &digest)));
+            let own = self.paths().get(path.as_bytes()).is_some_and(|all| all.iter().any(|one| is(one, &digest)));
             if own {
                 seen.listed.insert(entry);
             }
@@ -72,27 +82,23 @@ impl<'w> EnginePaths<'w> {
     }
 
     /// Notes the unknown digests that the manifest names, also in a round whose IMA list is of no use.
-    pub(super) fn note_said(&self, logs: &ReplayedLogs<'_>, windows: &[&Window], seen: &mut ProgramsSeen) {
-        let Some(manifest) = anchored(logs) else { return };
-        for (path, digest) in programs(&manifest).filter(|(path, _)| self.has(path.as_bytes())) {
-            let known = Digest::new(HashAlg::Sha256, &digest.0)
-                .is_some_and(|digest| windows.iter().any(|window| window.knows_file(&digest)));
-            if !known && seen.said.len() <= SAID_MAX {
-                seen.said.insert(PathDigest { path: path.clone(), digest: digest.to_string() });
+    pub(super) fn note_said(told: &Told<'_>, seen: &mut ProgramsSeen) {
+        for unknown in told.anchored().into_iter().flat_map(|(_, said)| said.unknown_programs()) {
+            if seen.said.len() <= SAID_MAX {
+                seen.said.insert(unknown.clone());
             }
         }
     }
 
     /// Judges what was held back, in every round anew: what the manifest says now may make it worse, never better.
     pub(super) fn resolve(
-        &self,
         logs: &ReplayedLogs<'_>,
-        windows: &[&Window],
+        told: &Told<'_>,
         seen: &mut ProgramsSeen,
         unknown_file: impl Fn(&str, &str) -> Finding,
     ) -> Resolved {
-        let manifest = anchored(logs);
-        self.note_said(logs, windows, seen);
+        Self::note_said(told, seen);
+        let manifest = told.anchored().map(|(manifest, _)| manifest);
         let unread: BTreeSet<&str> = logs
             .host_log()
             .into_iter()
@@ -104,7 +110,7 @@ impl<'w> EnginePaths<'w> {
             .collect();
         let mut resolved = Resolved { unknown: 0, findings: Findings::new() };
         for held in &seen.contested {
-            let own = manifest.as_ref().and_then(|manifest| host_file(manifest, &held.path)).filter(|own| {
+            let own = manifest.and_then(|manifest| host_file(manifest, &held.path)).filter(|own| {
                 let own = PathDigest { path: held.path.clone(), digest: own.to_string() };
                 let told = seen.said.contains(held) || unread.contains(held.path.as_str());
                 seen.listed.contains(&own) && !told && seen.said.len() <= SAID_MAX
@@ -129,11 +135,17 @@ fn is(known: &FileDigest, digest: &Digest) -> bool {
     digest.alg() == HashAlg::Sha256 && digest.as_bytes() == known.0
 }
 
-/// The manifest that the host log recorded last.
-fn anchored(logs: &ReplayedLogs<'_>) -> Option<EngineManifest> {
-    let bytes = &logs.genuine().unanchored().manifest;
-    let last = logs.host_log()?.last_manifest()?;
-    (last == EngineManifest::digest(bytes)).then(|| EngineManifest::parse(bytes).ok()).flatten()
+/// The digests that a manifest names at these paths and no reference anywhere.
+pub(in crate::appraisal) fn unknown_programs(manifest: &EngineManifest, windows: &[&Window]) -> Vec<PathDigest> {
+    let engines = EnginePaths::of(windows);
+    let is_known = |digest: &FileDigest| {
+        let digest = Digest::new(HashAlg::Sha256, &digest.0);
+        digest.is_some_and(|digest| windows.iter().any(|window| window.knows_file(&digest)))
+    };
+    programs(manifest)
+        .filter(|(path, digest)| engines.has(path.as_bytes()) && !is_known(digest))
+        .map(|(path, digest)| PathDigest { path: path.clone(), digest: digest.to_string() })
+        .collect()
 }
 
 /// Every program that a manifest names: the files, and what runs.

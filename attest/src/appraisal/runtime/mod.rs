@@ -15,6 +15,7 @@ mod kinds;
 mod signed;
 
 use super::Subject;
+use super::engine::Told;
 use crate::finding::{Finding, Severity};
 use crate::ima::Entry;
 use crate::ima::loaded::POLICY_PATH;
@@ -23,6 +24,7 @@ use crate::replay::{ReplayedLogs, Resend};
 use crate::state::{RoundState, RuntimeSeen};
 use crate::tier::{Basis, Tier};
 use engine_paths::EnginePaths;
+pub(super) use engine_paths::unknown_programs;
 use signed::{Measured, Signers};
 
 /// Most findings about single files that are kept; the counts stay complete.
@@ -34,6 +36,7 @@ pub(super) fn appraise(
     windows: &[&Window],
     state: Option<&RoundState>,
     fingerprint: &str,
+    told: &Told<'_>,
 ) -> Result<(Subject, RuntimeSeen), Resend> {
     let mut subject = Subject::default();
     let mut seen = RuntimeSeen::default();
@@ -49,7 +52,7 @@ pub(super) fn appraise(
         if let Some(before) = state.filter(|_| logs.same_boot()) {
             seen = before.runtime().clone();
         }
-        EnginePaths::of(windows).note_said(logs, windows, &mut seen.programs);
+        EnginePaths::note_said(told, &mut seen.programs);
         return Ok((subject, seen));
     };
     if let Some(before) = state {
@@ -87,11 +90,11 @@ pub(super) fn appraise(
     for entry in prefix.entries().skip(first) {
         judging.judge(&entry);
     }
-    let Judging { engines, unknown, mut seen, .. } = judging;
+    let Judging { unknown, mut seen, .. } = judging;
     for finding in &seen.findings {
         subject.findings.push(finding.clone());
     }
-    let replaced = engines.resolve(logs, windows, &mut seen.programs, |path, digest| {
+    let replaced = EnginePaths::resolve(logs, told, &mut seen.programs, |path, digest| {
         unknown_file(windows, unknown, path.as_bytes(), digest)
     });
     let unknown_files = seen.unknown.saturating_add(replaced.unknown);

@@ -39,13 +39,12 @@ impl<'a> Judged<'a> {
 
 impl BootLog {
     pub(in crate::boot_log) fn judged(&self, bank: HashAlg) -> Judged<'_> {
-        let judge = |event: Event<'_>| {
-            let digest = event.digest(bank);
-            (event.extends(), digest, event.authenticity_of(bank, digest))
-        };
+        let mut content_only = false;
         let events = self.events().map(|event| {
-            let (pcr, digest, data) = judge(event);
-            JudgedEvent { event, pcr, digest, data }
+            let digest = event.digest(bank);
+            let data = event.authenticity_of(bank, digest, content_only);
+            content_only |= data == Authenticity::VariableContent;
+            JudgedEvent { event, pcr: event.extends(), digest, data }
         });
         Judged { bank, events: events.collect() }
     }
