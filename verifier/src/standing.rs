@@ -240,8 +240,8 @@ fn limit(pool: &CompiledPool) -> u64 {
 #[derive(Debug, Default)]
 pub struct Standings {
     inner: RwLock<Inner>,
-    /// Held by whoever brings the cache up to date: two at once could put back what a later change had removed.
-    refreshing: Mutex<()>,
+    /// Held by whoever brings the cache up to date: two at once could put back what a later change had removed. Keeps what results say.
+    refreshing: Mutex<SharedResults>,
 }
 
 #[derive(Debug, Default)]
@@ -251,7 +251,6 @@ struct Inner {
     trust_seen: Option<Arc<crate::trust::Trust>>,
     hosts: HashMap<String, Arc<Standing>>,
     rules: Arc<Rules>,
-    results: SharedResults,
 }
 
 /// A consistent view at one moment.
@@ -289,7 +288,7 @@ impl Standings {
         if current()?.is_none() {
             return Ok(());
         }
-        let _turn = self.refreshing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut results = self.refreshing.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((same_rules, changes)) = current()? else { return Ok(()) };
         let rules = if same_rules {
             None
@@ -298,7 +297,12 @@ impl Standings {
         };
         let mut changed = Vec::with_capacity(changes.hosts.len());
         for host in changes.hosts {
-            let standing = Standing::load(store, keys, &host, now)?;
+            let mut standing = Standing::load(store, keys, &host, now)?;
+            // At once: after a start all hosts are loaded, and no more than one result of many equal ones is ever held.
+            if let Some(standing) = &mut standing {
+                let result = standing.result.take().map(Arc::unwrap_or_clone);
+                standing.result = result.map(|result| Arc::new(result.shared(&mut results)));
+            }
             changed.push((host, standing));
         }
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
@@ -314,8 +318,6 @@ impl Standings {
         for (host, standing) in changed {
             match standing {
                 Some(mut standing) => {
-                    let result = standing.result.take().map(Arc::unwrap_or_clone);
-                    standing.result = result.map(|result| Arc::new(result.shared(&mut inner.results)));
                     standing.settle(&rules);
                     inner.hosts.insert(host, Arc::new(standing))
                 }
