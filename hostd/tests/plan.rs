@@ -65,6 +65,10 @@ fn a_plan_says_from_and_to_and_its_exit_code_whether_anything_is_pending() {
     let sarif: Value = serde_json::from_str(&std::fs::read_to_string(sarif).unwrap()).unwrap();
     assert_eq!(sarif["runs"][0]["results"][0]["kind"], "fail");
     assert!(std::fs::read_to_string(junit).unwrap().contains("failures=\"1\""));
+    let page = dir.path().join("r.html");
+    assert_eq!(hostd(&root, &profiles, &["plan", "--html", &page.display().to_string()]).0, 1);
+    let page = std::fs::read_to_string(page).unwrap();
+    assert!(page.contains(&format!("<h1>{}</h1>", root.display())) && page.contains("One control fails"), "{page}");
     let (code, _, error) = hostd(&root, &profiles, &["plan", "--sarif", "/nonexistent/r.sarif"]);
     assert!(code == 2 && error.contains("/nonexistent/r.sarif"), "{error}");
 

@@ -125,8 +125,8 @@ const fn level(severity: Severity) -> &'static str {
     }
 }
 
-/// Text for XML's attributes and content; characters that XML 1.0 has not become U+FFFD.
-fn escaped(text: &str) -> String {
+/// Text for attributes and content of XML and HTML; characters that XML 1.0 has not become U+FFFD.
+pub(super) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -134,7 +134,7 @@ fn escaped(text: &str) -> String {
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&apos;"),
+            '\'' => out.push_str("&#39;"),
             '\u{fffe}' | '\u{ffff}' => out.push('\u{fffd}'),
             c if c.is_control() => out.push('\u{fffd}'),
             c => out.push(c),
@@ -144,15 +144,15 @@ fn escaped(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::manifest::Setting;
     use crate::profile::{Layer, Level, Observation, Observed, Part, SourceKind, Stated, judge};
 
-    fn report() -> (Profile, ProfileReport) {
+    pub(in crate::profile) fn report() -> (Profile, ProfileReport) {
         let one = |id: &str| {
             format!(
-                "[[control]]\nid = '{id}'\ntitle = 'a < b'\nrefs = ['N4.5']\nrole = 'operator'\nseverity = 'medium'\nfix = 'automatic'\nresource = {{ sysctl = 'a.b' }}\nwant = 'x'\nprove = 'kernel'\n"
+                "[[control]]\nid = '{id}'\ntitle = 'a < b'\nrefs = ['N4.5', 'S9.3']\nrole = 'operator'\nseverity = 'medium'\nfix = 'automatic'\nresource = {{ sysctl = 'a.b' }}\nwant = 'x'\nprove = 'kernel'\n"
             )
         };
         let ids = ["host.a", "host.b", "host.c", "host.d", "host.e"];

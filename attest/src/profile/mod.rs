@@ -9,6 +9,7 @@
 
 mod control;
 mod export;
+mod html;
 mod key;
 mod layer;
 mod outcome;
@@ -23,6 +24,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use control::{Activate, Control, Fix, Prove, Role, Severity, When};
+pub use html::Heading;
 pub use key::KeyPath;
 pub use layer::{Absent, Coverage, Layer, Profile};
 pub use outcome::{Effect, Observation, Observed, Outcome, SourceKind, Stated, Status, judge};

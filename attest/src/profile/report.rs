@@ -60,16 +60,36 @@ impl Counts {
     /// Counts outcomes.
     #[must_use]
     pub fn of(outcomes: &[Outcome]) -> Self {
-        let count = |status| {
-            u32::try_from(outcomes.iter().filter(|outcome| outcome.status == status).count()).unwrap_or(u32::MAX)
+        let mut counts = Self::default();
+        for outcome in outcomes {
+            counts.add(outcome.status);
+        }
+        counts
+    }
+
+    /// One more of a status.
+    pub(super) fn add(&mut self, status: Status) {
+        let count = match status {
+            Status::Pass => &mut self.pass,
+            Status::Fail => &mut self.fail,
+            Status::Error => &mut self.error,
+            Status::NotApplicable => &mut self.not_applicable,
+            Status::Manual => &mut self.manual,
+            Status::Waived => &mut self.waived,
         };
-        Self {
-            pass: count(Status::Pass),
-            fail: count(Status::Fail),
-            error: count(Status::Error),
-            not_applicable: count(Status::NotApplicable),
-            manual: count(Status::Manual),
-            waived: count(Status::Waived),
+        *count = count.saturating_add(1);
+    }
+
+    /// How many have this status.
+    #[must_use]
+    pub const fn get(&self, status: Status) -> u32 {
+        match status {
+            Status::Pass => self.pass,
+            Status::Fail => self.fail,
+            Status::Error => self.error,
+            Status::NotApplicable => self.not_applicable,
+            Status::Manual => self.manual,
+            Status::Waived => self.waived,
         }
     }
 }

@@ -5,9 +5,12 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use hostmark_attest::finding::one_line;
-use hostmark_attest::profile::{Level, Outcome, Part, Profile, ProfileReport, Severity, Status};
+use hostmark_attest::profile::{Heading, Level, Outcome, Part, Profile, ProfileReport, Severity, Status};
 use hostmark_hostd::engines::EnginesConfig;
 use hostmark_hostd::profile::{Change, DEFAULT_DIRECTORY, Host, Plan, examine, load, plan};
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::{Common, Exit, Failure, Output, print};
 
@@ -45,6 +48,9 @@ pub(crate) struct Args {
     /// Also write the report as JUnit's XML to this file.
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
+    /// Also write the report as a page of HTML to this file.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     #[command(flatten)]
     selection: Selection,
 }
@@ -62,6 +68,19 @@ impl Selection {
             return Err(Failure::new(Exit::Usage, problem));
         }
         Ok(Host::new(config))
+    }
+
+    /// What a page on it is headed with.
+    fn heading(&self) -> Result<Heading, Failure> {
+        let subject = match &self.root {
+            Some(root) => root.display().to_string(),
+            None => nix::unistd::gethostname().map_or_else(
+                |error| format!("(a host whose name cannot be read: {error})"),
+                |name| name.to_string_lossy().into_owned(),
+            ),
+        };
+        let at = OffsetDateTime::now_utc().replace_nanosecond(0).ok().and_then(|now| now.format(&Rfc3339).ok());
+        Ok(Heading { subject, at: at.ok_or_else(|| Failure::new(Exit::Partial, "the clock tells no time"))? })
     }
 
     /// Its profile.
@@ -108,6 +127,9 @@ pub(crate) fn run(common: &Common, args: &Args) -> Result<Exit, Failure> {
     }
     if let Some(path) = &args.junit {
         write(path, &report.to_junit(&profile))?;
+    }
+    if let Some(path) = &args.html {
+        write(path, &report.to_html(&profile, &args.selection.heading()?))?;
     }
     match common.output {
         Output::Json => print(&serde_json::json!({ "report": report, "plan": plan }).to_string()),
