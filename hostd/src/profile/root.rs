@@ -3,6 +3,7 @@
 //! A thin layer over the engines' measuring of files, so that an image's directory is seen as the host that it will be.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -98,6 +99,33 @@ impl Root {
             Some(one) => Err(format!("{}: {}", one.what, one.why)),
             None => Ok(names),
         }
+    }
+
+    /// The `*.conf` files of several directories, strongest first, in the order of their names: one hides those of its name in weaker
+    /// directories, and a link to nothing or to /dev/null takes its name's place and says nothing. Path and text of each.
+    ///
+    /// # Errors
+    /// A directory cannot be listed, or a file cannot be read.
+    pub(crate) fn conf_files(&self, directories: &[&str]) -> Result<Vec<(String, String)>, String> {
+        let mut files: BTreeMap<String, String> = BTreeMap::new();
+        for directory in directories {
+            for name in self.list(directory)? {
+                if name.ends_with(".conf") {
+                    let path = join(directory, &name);
+                    files.entry(name).or_insert(path);
+                }
+            }
+        }
+        let mut texts = Vec::new();
+        for path in files.into_values() {
+            match self.text(&path) {
+                Text::Read(text) => texts.push((path, text)),
+                Text::Missing => {}
+                Text::Unreadable(_) if self.leads_to(&path).as_deref() == Some("/dev/null") => {}
+                Text::Unreadable(why) => return Err(why),
+            }
+        }
+        Ok(texts)
     }
 
     /// Existing paths that a pattern matches: `*` and `?` in a component, `**` as the last one for all that is below.

@@ -10,7 +10,6 @@ use hostmark_attest::manifest::Setting;
 use hostmark_attest::profile::{Observation, Observed, SourceKind, Stated};
 
 use super::{NO_KERNEL, Result};
-use crate::engines::files::join;
 use crate::engines::units::matches;
 use crate::profile::host::Host;
 use crate::profile::root::{Root, Text};
@@ -104,23 +103,8 @@ fn blocked(installs: &[(String, bool)], module: &str) -> bool {
 
 /// `install` lines in modprobe's order: the pattern, and whether the program does nothing.
 fn installs(root: &Root) -> Result<Vec<(String, bool)>> {
-    let mut files: BTreeMap<String, String> = BTreeMap::new();
-    for directory in MODPROBE {
-        for name in root.list(directory)? {
-            if name.ends_with(".conf") {
-                let path = join(directory, &name);
-                files.entry(name).or_insert(path);
-            }
-        }
-    }
     let mut installs = Vec::new();
-    for path in files.into_values() {
-        let text = match root.text(&path) {
-            Text::Read(text) => text,
-            Text::Missing => continue,
-            Text::Unreadable(_) if root.leads_to(&path).as_deref() == Some("/dev/null") => continue,
-            Text::Unreadable(why) => return Err(why),
-        };
+    for (_, text) in root.conf_files(&MODPROBE)? {
         for line in text.lines() {
             let words: Vec<&str> = line.split_whitespace().collect();
             if let ["install", pattern, command @ ..] = words.as_slice() {

@@ -9,7 +9,6 @@ use hostmark_attest::manifest::Setting;
 use hostmark_attest::profile::{Observation, Observed, SourceKind, Stated};
 
 use super::{NO_KERNEL, Result, not_applicable};
-use crate::engines::files::join;
 use crate::engines::units::matches;
 use crate::profile::host::Host;
 use crate::profile::root::{Root, Text};
@@ -87,30 +86,14 @@ impl Assignment {
 
 /// Every assignment that is applied at boot, in its order.
 fn at_boot(root: &Root) -> Result<Vec<Assignment>> {
-    let mut files: BTreeMap<String, String> = BTreeMap::new();
-    for directory in DIRECTORIES {
-        for name in root.list(directory)? {
-            if name.ends_with(".conf") {
-                let path = join(directory, &name);
-                files.entry(name).or_insert(path);
-            }
-        }
-    }
     let mut assignments = Vec::new();
-    for path in files.into_values() {
-        let text = match root.text(&path) {
-            Text::Read(text) => text,
-            // A link to nothing or to /dev/null takes the name's place and sets nothing.
-            Text::Missing => continue,
-            Text::Unreadable(_) if root.leads_to(&path).as_deref() == Some("/dev/null") => continue,
-            Text::Unreadable(why) => return Err(why),
-        };
+    for (file, text) in root.conf_files(&DIRECTORIES)? {
         for line in text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';'])) {
             if let Some((name, text)) = line.split_once('=') {
                 let name = name.trim().trim_start_matches('-');
                 let name =
                     if name.contains('/') && !name.contains('.') { name.replace('/', ".") } else { name.to_owned() };
-                assignments.push(Assignment { file: path.clone(), name, value: value(text) });
+                assignments.push(Assignment { file: file.clone(), name, value: value(text) });
             }
         }
     }
