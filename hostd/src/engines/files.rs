@@ -432,6 +432,13 @@ pub(crate) fn bounded(text: &str) -> String {
     format!("({} bytes, sha256:{})", text.len(), hex::encode(digest))
 }
 
+/// Whether a text is what [`bounded`] makes of a longer one.
+pub(crate) fn is_cut(text: &str) -> bool {
+    let inside = text.strip_prefix('(').and_then(|text| text.strip_suffix(')'));
+    let digest = inside.and_then(|text| text.split_once(" bytes, sha256:")).map(|(_, digest)| digest);
+    digest.is_some_and(|digest| digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
 /// Stable words for an error: no number, no locale.
 fn reason(error: &std::io::Error) -> &'static str {
     match error.kind() {

@@ -571,6 +571,23 @@ fn e1_containerd_with_another_file_is_judged_by_that_file() {
 }
 
 #[test]
+fn e1_what_was_cut_is_judged_by_nobody() {
+    let want = "{ none_contains = ['\"insecure\":true'] }";
+    let control = control("{ toml = '/etc/containers/registries.conf', key = 'registry' }", want, "file", "");
+    let mirrors =
+        |count: usize| (0..count).map(|one| format!("[[registry.mirror]]\nlocation = 'mirror-{one}.example'\n"));
+    for (count, status) in [(3, Status::Fail), (200, Status::Error)] {
+        let dir = tempfile::tempdir().unwrap();
+        let tables: String = mirrors(count).collect();
+        let text = format!("[[registry]]\nlocation = 'a'\ninsecure = true\n{tables}");
+        put(dir.path(), "etc/containers/registries.conf", &text);
+        let outcome = verdict(&host(&dir), &control);
+        assert_eq!(outcome.status, status, "{outcome:?}");
+        assert_eq!(outcome.reason.contains("more than is kept"), status == Status::Error, "{outcome:?}");
+    }
+}
+
+#[test]
 fn what_cannot_be_looked_at_is_not_absent() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("etc")).unwrap();

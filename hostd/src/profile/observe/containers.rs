@@ -5,6 +5,7 @@
 //! an engine does not state makes an error, unless another container fails.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use hostmark_attest::manifest::Setting;
 use hostmark_attest::profile::{ContainerFact, Control, Observation, Observed, SourceKind, Stated};
@@ -15,7 +16,7 @@ use crate::profile::host::Host;
 use crate::profile::root::{Root, Text};
 
 /// Most processes that are looked at.
-const PROCESSES_MAX: usize = 4096;
+const PROCESSES_MAX: usize = 1 << 15;
 /// Capabilities by their bits (capability.h).
 const CAPABILITIES: [&str; 41] = [
     "CHOWN",
@@ -87,7 +88,7 @@ pub(super) fn containers(host: &Host, control: &Control, fact: ContainerFact) ->
             names.insert(id.rsplit('/').next().unwrap_or(id), name);
         }
     }
-    let now = processes(kernel, &names, fact);
+    let now = processes(kernel, &names, fact)?;
     let textual = control.resource.is_textual();
     let bad = each.values().chain(now.values()).any(|value| !control.want.accepts(value.as_ref(), textual));
     match unknown {
@@ -111,7 +112,7 @@ fn unseen(host: &Host, kernel: &Root, inventory: Option<&Inventory>) -> Option<S
         }
     }
     // Engines of another root are not all those of the kernel.
-    if host.root.path() != std::path::Path::new("/") {
+    if host.root.path() != Path::new("/") {
         return None;
     }
     let known: BTreeSet<&str> = inventory
@@ -124,17 +125,28 @@ fn unseen(host: &Host, kernel: &Root, inventory: Option<&Inventory>) -> Option<S
     // Where hostd itself lives in a container, that one is not the host's.
     let own = read("self");
     let own: BTreeSet<&str> = ids(&own).collect();
-    let pids = std::fs::read_dir(kernel.real("/proc"))
-        .ok()?
-        .flatten()
-        .filter_map(|entry| entry.file_name().into_string().ok());
-    for pid in pids.filter(|pid| pid.bytes().all(|byte| byte.is_ascii_digit())).take(PROCESSES_MAX) {
+    let pids = match pids(kernel) {
+        Ok(pids) => pids,
+        Err(why) => return Some(why),
+    };
+    for pid in pids {
         let groups = read(&pid);
         if let Some(id) = ids(&groups).find(|id| !own.contains(id) && !known.contains(id)) {
             return Some(format!("process {pid} is in container {id}, which no engine states"));
         }
     }
     None
+}
+
+/// Every process that there is.
+fn pids(kernel: &Root) -> Result<Vec<String>> {
+    let Ok(entries) = std::fs::read_dir(kernel.real("/proc")) else { return Ok(Vec::new()) };
+    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let pids: Vec<String> = names.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())).collect();
+    match pids.len() {
+        0..=PROCESSES_MAX => Ok(pids),
+        count => Err(format!("{count} processes run, more than the {PROCESSES_MAX} that are looked at")),
+    }
 }
 
 /// Ids of containers among the cgroups of a process: engines name them by 64 hexadecimal digits.
@@ -193,7 +205,7 @@ fn of(container: &Container, fact: ContainerFact, defaults: &Defaults) -> Option
         ContainerFact::SensitiveMounts => ruling(false),
         ContainerFact::EngineSockets => ruling(true),
         ContainerFact::HostNamespaces => list(&container.host_namespaces),
-        ContainerFact::Devices => list(&container.device_rules),
+        ContainerFact::Devices => list(&devices(container)),
         ContainerFact::Runtime => Setting::Text(container.runtime.clone()),
         ContainerFact::ImageDigest if container.image.starts_with("sha256:") => Setting::Text(container.image.clone()),
         ContainerFact::ImageDigest => return None,
@@ -238,12 +250,28 @@ fn host_uid(user: &str, mapped: bool) -> Setting {
     }
 }
 
+/// What it may open by the rules of its cgroup, and what is mounted of the host's /dev.
+fn devices(container: &Container) -> BTreeSet<String> {
+    const NO_DEVICES: [&str; 4] = ["/dev/log", "/dev/shm", "/dev/mqueue", "/dev/hugepages"];
+    let of_dev = |source: &&str| {
+        (*source == "/dev" || source.starts_with("/dev/"))
+            && !NO_DEVICES.iter().any(|other| Path::new(source).starts_with(other))
+    };
+    let mounted =
+        container.mounts.iter().map(|mount| mount.leads_to.as_deref().unwrap_or(&mount.source)).filter(of_dev);
+    container.device_rules.iter().cloned().chain(mounted.map(str::to_owned)).collect()
+}
+
 fn is_socket(what: &str) -> bool {
     what.ends_with(".sock") || what == "/run/user"
 }
 
 /// What the kernel says of each process of a container, for facts that it knows.
-fn processes(kernel: &Root, names: &BTreeMap<&str, String>, fact: ContainerFact) -> BTreeMap<String, Option<Setting>> {
+fn processes(
+    kernel: &Root,
+    names: &BTreeMap<&str, String>,
+    fact: ContainerFact,
+) -> Result<BTreeMap<String, Option<Setting>>> {
     let mut each = BTreeMap::new();
     let known = matches!(
         fact,
@@ -254,15 +282,13 @@ fn processes(kernel: &Root, names: &BTreeMap<&str, String>, fact: ContainerFact)
             | ContainerFact::HostUid
     );
     if !known || names.is_empty() {
-        return each;
+        return Ok(each);
     }
     let read = |pid: &str, file: &str| match std::fs::read_to_string(kernel.real(&format!("/proc/{pid}/{file}"))) {
         Ok(text) => Text::Read(text),
         Err(_) => Text::Missing,
     };
-    let Ok(entries) = std::fs::read_dir(kernel.real("/proc")) else { return each };
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    for pid in pids.filter(|pid| pid.bytes().all(|byte| byte.is_ascii_digit())).take(PROCESSES_MAX) {
+    for pid in pids(kernel)? {
         let Text::Read(groups) = read(&pid, "cgroup") else { continue };
         let Some(name) = names.iter().find_map(|(id, name)| in_group(&groups, id).then_some(name)) else { continue };
         let (Text::Read(status), label) = (read(&pid, "status"), read(&pid, "attr/current")) else { continue };
@@ -271,7 +297,7 @@ fn processes(kernel: &Root, names: &BTreeMap<&str, String>, fact: ContainerFact)
             each.insert(format!("{name} process {pid}"), Some(value));
         }
     }
-    each
+    Ok(each)
 }
 
 /// Whether one of a process's cgroups is a container's: `…/ID`, `…/docker-ID.scope`, and what is below.
@@ -331,7 +357,8 @@ mod tests {
         };
         let container = Container {
             image: "sha256:00".to_owned(),
-            mounts: [mount("/etc"), mount("/var/run/docker.sock"), mount("/srv")].into(),
+            mounts: ["/etc", "/var/run/docker.sock", "/srv", "/dev/sda", "/dev/shm"].map(mount).into(),
+            device_rules: set(&["b 8:* rwm"]),
             host_namespaces: set(&["pid"]),
             confinement: Some(confinement),
             ..Container::default()
@@ -340,7 +367,8 @@ mod tests {
         let remapped = Defaults { user_namespace: true, no_new_privileges: true, ..Defaults::default() };
         for (fact, expect) in [
             (ContainerFact::Privileged, Some("false")),
-            (ContainerFact::SensitiveMounts, Some("[/etc]")),
+            (ContainerFact::Devices, Some("[/dev/sda, b 8:* rwm]")),
+            (ContainerFact::SensitiveMounts, Some("[/dev/sda, /dev/shm, /etc]")),
             (ContainerFact::EngineSockets, Some("[/var/run/docker.sock]")),
             (ContainerFact::HostNamespaces, Some("[pid]")),
             (ContainerFact::Capabilities, Some("[CHOWN]")),

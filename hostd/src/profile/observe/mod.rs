@@ -14,9 +14,12 @@ mod sysctl;
 pub(super) mod units;
 mod yaml;
 
-use hostmark_attest::profile::{Control, Observation, Resource};
+use hostmark_attest::manifest::Setting;
+use hostmark_attest::profile::{Control, Observation, Observed, Resource, Stated};
 
 use super::host::Host;
+use crate::engines::files::is_cut;
+use crate::engines::settings::LIST_KEPT;
 
 /// Why something that only a running kernel or engine could say is not said of a directory.
 const NO_KERNEL: &str = "a directory has no running kernel to ask";
@@ -27,8 +30,40 @@ pub fn observe(host: &Host, control: &Control) -> Observation {
     let trouble = || host.root.take_trouble().or_else(|| host.kernel.as_ref()?.take_trouble());
     drop(trouble());
     let observation = looked_at(host, control);
-    // What cannot be looked at is not absent.
-    trouble().map_or(observation, |reason| Observation::Failed { reason })
+    // What cannot be looked at is not absent, and what was cut is not what is there.
+    let cut = || {
+        Some(format!(
+            "{} states more than is kept of one value",
+            stated(&observation).find(|one| cut(&one.value))?.source
+        ))
+    };
+    match trouble().or_else(cut) {
+        Some(reason) => Observation::Failed { reason },
+        None => observation,
+    }
+}
+
+fn stated(observation: &Observation) -> impl Iterator<Item = &Stated> {
+    let (effective, others) = match observation {
+        Observation::Seen { effective, others } => (Some(effective), others.as_slice()),
+        Observation::OutOfSight { files, .. } => (None, files.as_slice()),
+        Observation::NotApplicable { .. } | Observation::Failed { .. } => (None, [].as_slice()),
+    };
+    effective.into_iter().chain(others)
+}
+
+/// Whether a value is only the size and digest of one, or a list that is as long as one can be.
+fn cut(value: &Observed) -> bool {
+    let of_one = |value: &Setting| match value {
+        Setting::Text(text) => is_cut(text),
+        Setting::List(list) => list.len() >= LIST_KEPT || list.iter().any(|text| is_cut(text)),
+        Setting::Flag(_) | Setting::Number(_) => false,
+    };
+    match value {
+        Observed::Value(value) => of_one(value),
+        Observed::Each(map) | Observed::Any(map) => map.values().flatten().any(of_one),
+        Observed::Absent | Observed::Version { .. } => false,
+    }
 }
 
 fn looked_at(host: &Host, control: &Control) -> Observation {
