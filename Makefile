@@ -31,7 +31,7 @@ vm-test: setup image ## Booted hosts: everything that `make test` does with one,
 	@$(CARGO) nextest run --workspace --locked --profile ci --run-ignored all --no-capture -E 'binary(booted)'
 
 lint: setup ## Format, lock files, clippy, licences and dependency rules only
-	@.ci/test fmt locks clippy deny direction
+	@.ci/test fmt locks attacks clippy deny direction
 
 bench: setup-run ## Figures beside their floors, measured in the same run
 	@$(CARGO) build --quiet --locked --profile bench -p hostmark-hostd -p hostmark-verifier -p hostmark-tests --bins

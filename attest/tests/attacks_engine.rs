@@ -271,6 +271,35 @@ fn e9_a_container_that_reaches_into_the_host_is_told_whatever_its_state() {
 }
 
 #[test]
+fn e9_of_many_containers_the_worst_is_listed_and_what_is_cut_weighs_as_much() {
+    let many = |count: usize, worst: bool| {
+        let one = |number: usize| {
+            let capabilities = ["SYS_ADMIN".to_owned()].into();
+            let container =
+                Container { name: format!("c{number}"), image: IMAGE.into(), capabilities, ..Container::default() };
+            (format!("{number:064x}"), container)
+        };
+        let mut containers: BTreeMap<String, Container> = (0..count).map(one).collect();
+        if let Some(last) = containers.values_mut().next_back().filter(|_| worst) {
+            last.privileged = true;
+        }
+        let docker = EngineWorkloads { containers, ..EngineWorkloads::default() };
+        Inventory { version: 1, engines: [("docker".to_owned(), docker)].into() }.to_canonical()
+    };
+    let judge = judge(&policy(&LAX.replace("privileged = \"warning\"\n", "")), &[&manifest("A", "runc 1")]);
+    for (count, worst, more) in [(64, false, None), (65, false, Some(Warning)), (200, true, Some(Error))] {
+        let mut host = Host::boot(&manifest("A", "runc 1"));
+        host.inventory = many(count, worst);
+        let appraisal = host.round(&judge).unwrap();
+        let found: Vec<_> = told(&appraisal).into_iter().filter(|(_, id)| id.starts_with("workload.")).collect();
+        assert_eq!(found.len(), 64 + usize::from(more.is_some()), "{count}");
+        let cut = found.iter().find(|(_, id)| *id == "workload.more").map(|(severity, _)| *severity);
+        assert_eq!(cut, more, "{count}");
+        assert_eq!(found.contains(&(Error, "workload.privileged")), worst, "{count}");
+    }
+}
+
+#[test]
 fn e9_containers_that_nobody_told_of_are_missed() {
     let with = |inventory: Inventory| {
         let mut running = manifest("A", "runc 1");

@@ -21,7 +21,7 @@ use hostmark_attest::tpm::attest::{Attest, AttestType};
 use hostmark_attest::tpm::name::{RH_ENDORSEMENT, RH_OWNER};
 use hostmark_attest::tpm::public::Public;
 use hostmark_attest::tpm::signature::Signature;
-use hostmark_attest::tpm::signed::{Expectation, Ids, Signer, TAG, TLS_KEY, verify_attest};
+use hostmark_attest::tpm::signed::{Expectation, Ids, QUOTE, Signer, TAG, TLS_KEY, verify_attest};
 use proptest::prelude::*;
 
 const NONCE: [u8; 32] = [0x5a; 32];
@@ -193,6 +193,44 @@ fn a14_key_sizes_are_refused_before_any_signature_work() {
         let ak = Public::parse(&raw).unwrap();
         let got = refusals(&tpm, &ak, &attest, &tpm.ak.sign(&attest), &tpm.values(&select(LIST)), LIST);
         assert_eq!(got, ["quote.key-size"]);
+    }
+}
+
+#[test]
+fn a14_a23_no_attestation_of_any_type_counts_under_a_weak_key_or_hash() {
+    let tpm = SoftwareTpm::new();
+    let quote = tpm.quote(&select(LIST), &NONCE);
+    let certify = tpm.certify(&SoftwareKey::tls().public, &NONCE);
+    let nv = tpm.nv_certify(tpm.ek_name.as_bytes(), 0, b"tag", &NONCE);
+    let short = Public::parse(&tpmt_public_rsa(AK_ATTRIBUTES, 1024, &[0xc1; 128])).unwrap();
+    let by_short = [&[0x00, 0x14, 0x00, 0x0b], tpm2b(&[0x11; 128]).as_slice()].concat();
+    for (ids, kind, attest) in
+        [(&QUOTE, AttestType::Quote, quote), (&TLS_KEY, AttestType::Certify, certify), (&TAG, AttestType::Nv, nv)]
+    {
+        let judge = |key: &Public, attest: &[u8], signature: &[u8]| {
+            let signer = Signer::BareKey { key: key.key(), scheme: None };
+            verify_attest(attest, signature, &Expectation { ids, kind, signer, qualifying_data: &NONCE })
+        };
+        let honest = attest.build();
+        let (_, told) = judge(&tpm.ak.public, &honest, &tpm.ak.sign(&honest)).unwrap();
+        assert!(told.as_slice().is_empty(), "{told:?}");
+        assert_eq!(errors(&judge(&short, &honest, &by_short).unwrap_err()), [ids.key_size]);
+        let mut sha1 = tpm.ak.sign(&honest);
+        sha1[3] = 0x04;
+        assert_eq!(errors(&judge(&tpm.ak.public, &honest, &sha1).unwrap_err()), [ids.sha1]);
+
+        // Not a refusal: a TPM that lost its power in disorder is told.
+        let mut unsafe_clock = attest.clone();
+        unsafe_clock.clock_info.safe = false;
+        let unsafe_clock = unsafe_clock.build();
+        let (_, told) = judge(&tpm.ak.public, &unsafe_clock, &tpm.ak.sign(&unsafe_clock)).unwrap();
+        assert!(told.has(ids.clock_safe) && told.worst() == Some(Severity::Info), "{told:?}");
+
+        let mut long = attest;
+        long.body.push(0);
+        let long = long.build();
+        assert_eq!(errors(&judge(&tpm.ak.public, &long, &tpm.ak.sign(&long)).unwrap_err()), [ids.malformed]);
+        assert_eq!(errors(&judge(&tpm.ak.public, &honest, &[0, 0x10]).unwrap_err()), [ids.malformed]);
     }
 }
 

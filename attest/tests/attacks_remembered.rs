@@ -100,6 +100,29 @@ fn b11_another_log_of_systemd_is_replayed_whatever_was_remembered() {
 }
 
 #[test]
+fn b5_a_log_that_cannot_be_read_proves_nothing() {
+    let judge = judge(&policy(""), &[&manifest("runc 1")]);
+    let mut host = remembered(&judge);
+    let (boot_log, host_log) = (host.boot_log.clone(), host.host_log.clone());
+    let lost = |host: &mut Host, submodule, id| {
+        let appraisal = host.round(&judge).unwrap();
+        refuses(&appraisal, id);
+        assert_eq!(appraisal.tier(submodule), Tier::Contraindicated, "{id}");
+    };
+    host.boot_log.pop();
+    lost(&mut host, Submodule::Boot, "boot.malformed");
+    host.boot_log = boot_log;
+    host.host_log.extend(b"no record\n");
+    lost(&mut host, Submodule::Engine, "host-log.malformed");
+    host.host_log = host_log;
+    host.flood = vec![0xff; 20];
+    lost(&mut host, Submodule::Runtime, "ima.malformed");
+    host.flood.clear();
+    host.whole = true;
+    good(&host.round(&judge).unwrap());
+}
+
+#[test]
 fn b13_another_manifest_is_read_whatever_was_remembered() {
     let judge = judge(&policy(""), &[&manifest("runc 1")]);
     let mut host = remembered(&judge);

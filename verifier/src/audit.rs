@@ -209,6 +209,9 @@ pub fn verify<'r>(
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD as URL;
+
     use super::*;
     use crate::keys::Keys;
 
@@ -298,6 +301,8 @@ mod tests {
         assert!(verify_head(&good, &keys.audit_set()).is_ok());
         let stripped = good.rsplit_once('.').unwrap().0.to_owned() + ".";
         let other_typ = jws::sign(&Purpose { typ: "permit", ..HEAD }, b"{}", &keys.audit).unwrap();
+        let unsigned = |header: String| format!("{}.e30.AAAA", URL.encode(header));
+        let hashed = unsigned(format!(r#"{{"alg":"HS256","kid":"{}","typ":"{}"}}"#, keys.audit.kid(), HEAD.typ));
         let elsewhere = Head { aud: "hostmark".into(), seq: 1, hash: String::new(), unix_ms: 0 };
         let other_audience = jws::sign(&HEAD, &serde_json::to_vec(&elsewhere).unwrap(), &keys.audit).unwrap();
         let rows = [
@@ -305,6 +310,8 @@ mod tests {
             ("another key of the same verifier", sign_head(&keys.results, 1, &GENESIS, 0).unwrap(), "audit.head-key"),
             ("another typ", other_typ, "audit.head-purpose"),
             ("no signature", stripped, "audit.head-signature"),
+            ("a signature of another kind", hashed, "audit.head-algorithm"),
+            ("no header", unsigned("{".into()), "audit.head-malformed"),
         ];
         for (name, token, expect) in rows {
             let findings = verify_head(&token, &keys.audit_set()).unwrap_err();

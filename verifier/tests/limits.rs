@@ -86,3 +86,25 @@ async fn d4_slow_senders_and_large_bodies_are_cut() {
     }
     assert_eq!(verifier.try_send(&verifier.anonymous(), "/healthz").await.unwrap(), StatusCode::OK);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d5_a_client_that_asks_too_often_is_slowed_alone() {
+    let verifier = Running::start_with(|config, _| {
+        config.limits.challenges_per_minute = 3;
+        config.limits.enrolments_per_minute = 3;
+    })
+    .await;
+    let (one, other) = (verifier.client(Role::Host, "one"), verifier.client(Role::Host, "other"));
+    let stranger = verifier.anonymous();
+    let waiting = "/v1/enrolments/00000000-0000-4000-8000-000000000000/certificate";
+    let poll = || async { verifier.send_to(&stranger, "POST", waiting, Some(r#"{"secret":"AAAA"}"#.into())).await };
+    for _ in 0..3 {
+        let asked = verifier.send(&one, "POST", "/v1/challenges").await;
+        assert_eq!(asked, (StatusCode::NOT_FOUND, "host.unknown".into()), "in its time, and of nobody that is known");
+        assert_eq!(poll().await, (StatusCode::NOT_FOUND, "enrolment.unknown".into()));
+    }
+    let slowed = verifier.send(&one, "POST", "/v1/challenges").await;
+    assert_eq!(slowed, (StatusCode::TOO_MANY_REQUESTS, "rate.challenges".into()));
+    assert_eq!(poll().await, (StatusCode::TOO_MANY_REQUESTS, "rate.enrolments".into()));
+    assert_eq!(verifier.send(&other, "POST", "/v1/challenges").await.0, StatusCode::NOT_FOUND, "another client");
+}

@@ -3,6 +3,7 @@
 //! The inventory is hostd's word, and so are these findings; what they cost is the policy's `[workload]` table. A container counts whatever
 //! its state: one that was created or stopped is started by its restart policy, or by anybody who may ask the engine.
 
+use crate::check::violated;
 use crate::finding::{Finding, Findings, Severity};
 use crate::manifest::EngineManifest;
 use crate::policy::WorkloadRules;
@@ -53,7 +54,7 @@ pub(super) fn appraise(bytes: &[u8], manifest: &EngineManifest, rules: &Workload
         }
     }
     let more = findings.as_slice().len().saturating_sub(LISTED_MAX);
-    if more > 0 {
+    if violated("workload.more", more > 0) {
         // What is cut weighs as much as the worst of all.
         let weight = findings.worst().unwrap_or(Severity::Warning);
         let mut kept = findings.into_vec();

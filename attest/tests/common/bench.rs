@@ -86,7 +86,8 @@ pub struct Host {
     /// Sent as it stands, whatever was extended.
     pub boot_log: Vec<u8>,
     list: Vec<u8>,
-    host_log: Vec<u8>,
+    /// Sent as it stands.
+    pub host_log: Vec<u8>,
     /// systemd's log, sent as it stands.
     pub userspace_log: Vec<u8>,
     manifest: Vec<u8>,

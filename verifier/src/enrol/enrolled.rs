@@ -26,7 +26,7 @@ impl Enrolled {
     /// # Errors
     /// 409 `host.retired`; 422 `host.sealed` for a row that was changed from outside.
     pub fn verify(row: HostRow, keys: &Keys) -> Outcome<Self> {
-        if row.retired {
+        if violated("host.retired", row.retired) {
             return Err(Refusal::conflict("host.retired", "this host was retired; enrol it again"));
         }
         if violated("host.sealed", !keys.sealed(&row.seal_message(), &row.seal)) {

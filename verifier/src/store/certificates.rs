@@ -2,6 +2,7 @@
 
 use rusqlite::{OptionalExtension as _, params};
 
+use hostmark_attest::check::violated;
 use hostmark_attest::finding::Finding;
 
 use super::{Store, Tx};
@@ -111,7 +112,7 @@ impl Store {
                     |row| row.get(0),
                 )
                 .optional()?;
-            if known.is_some() {
+            if violated("operator.exists", known.is_some()) {
                 return Err(Refusal::conflict(
                     "operator.exists",
                     format!("operator `{}` exists already", issued.subject),
@@ -144,7 +145,7 @@ impl Store {
                 [],
                 |row| row.get(0),
             )?;
-            if role == "admin" && admins <= 1 {
+            if violated("operator.last-admin", role == "admin" && admins <= 1) {
                 let finding = Finding::error("operator.last-admin", "the last admin cannot be removed")
                     .fix("add another admin first");
                 return Err(Refusal::new(Kind::Conflict, finding));

@@ -468,7 +468,8 @@ impl Store {
                     finding.fix("check the machine, then use `hostmark host rebind-tpm`"),
                 ));
             }
-            if approved(tx, "ek_id = ?1 OR ak_name = ?2", &[&from.ek_id, &from.ak_name])?.is_some() {
+            let taken = approved(tx, "ek_id = ?1 OR ak_name = ?2", &[&from.ek_id, &from.ak_name])?.is_some();
+            if violated("enrolment.ek-taken", taken) {
                 return Err(Refusal::conflict("enrolment.ek-taken", "a host on this TPM was approved meanwhile"));
             }
             insert_host(tx, &from, to, actor)?;
@@ -489,9 +490,9 @@ impl Store {
                 None => {
                     let mut statement = tx.prepare(&format!("{COLUMNS} WHERE host = ? AND state = 'pending' AND rebinds = 1"))?;
                     let mut found = statement.query_map([host], enrolment)?.collect::<Result<Vec<_>, _>>()?;
-                    match (found.pop(), found.is_empty()) {
-                        (Some(one), true) => one,
-                        (Some(_), false) => {
+                    match (found.pop(), violated("enrolment.ambiguous", !found.is_empty())) {
+                        (Some(one), false) => one,
+                        (Some(_), true) => {
                             return Err(Refusal::conflict("enrolment.ambiguous", "several enrolments want to be this host; name one by its id"));
                         }
                         (None, _) => return Err(Refusal::not_found("enrolment")),
@@ -501,7 +502,8 @@ impl Store {
             if from.state != EnrolmentState::Pending {
                 return Err(Refusal::conflict("enrolment.used", "this enrolment does not wait for approval"));
             }
-            if approved(tx, "id <> ?1 AND (ek_id = ?2 OR ak_name = ?3)", &[&old.id, &from.ek_id, &from.ak_name])?.is_some() {
+            let other = approved(tx, "id <> ?1 AND (ek_id = ?2 OR ak_name = ?3)", &[&old.id, &from.ek_id, &from.ak_name])?;
+            if violated("enrolment.ek-taken", other.is_some()) {
                 return Err(Refusal::conflict("enrolment.ek-taken", "this TPM is another host already"));
             }
             let list: Vec<B64> = from.ek_intermediates.iter().cloned().map(B64).collect();

@@ -240,9 +240,9 @@ impl Store {
             }
             let mut statement = sql.prepare_cached(&format!("{COLUMNS} WHERE node = ? AND state = 'approved'"))?;
             let mut found = statement.query_map([text], host)?.collect::<Result<Vec<_>, _>>()?;
-            match (found.pop(), found.is_empty()) {
-                (Some(one), true) => Ok(one),
-                (Some(_), false) => Err(Refusal::conflict(
+            match (found.pop(), violated("host.ambiguous", !found.is_empty())) {
+                (Some(one), false) => Ok(one),
+                (Some(_), true) => Err(Refusal::conflict(
                     "host.ambiguous",
                     "several schedulers have a node of this name; use the host id",
                 )),

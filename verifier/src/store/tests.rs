@@ -17,6 +17,9 @@ use crate::ca::{Ca, Issued};
 use crate::enrol::class_rank;
 use crate::refusal::Outcome;
 
+mod publishing;
+mod rounds;
+
 /// EK and AK of two recorded machines.
 const MACHINES: [(&[u8], &[u8]); 2] = [
     (
@@ -262,6 +265,43 @@ fn a13_only_the_latest_enrolment_of_a_host_collects_a_certificate() {
 }
 
 #[test]
+fn a13_what_was_approved_meanwhile_makes_no_second_host() {
+    let desk = Desk::new();
+    let wait = |ek, ak| {
+        let new = desk.begin(ek, ak, None);
+        assert_eq!(told(&desk.activate(&new, 1)), "pending");
+        new
+    };
+    let approve = |one: &NewEnrolment, node: &str| {
+        let outcome = desk.store.approve(&at(2), "operator:a", &one.host, &assignment(node));
+        outcome.map_or_else(|refusal| refusal.id().to_owned(), |()| "approved".to_owned())
+    };
+    // One AK beside two EKs: nobody had looked yet.
+    let (first, moved) = (wait(0, 0), wait(1, 0));
+    assert_eq!(approve(&first, "node-1"), "approved", "the honest twin");
+    assert_eq!(approve(&moved, "node-2"), "enrolment.ek-taken");
+    // Another AK on the first one's TPM waits for a person; meanwhile it is approved as another host's.
+    let (clone, other) = (wait(0, 1), wait(1, 1));
+    assert_eq!(approve(&other, "node-2"), "approved", "the honest twin");
+    let refused = desk.store.rebind(&at(3), "operator:a", &first.host, Some(&clone.id)).unwrap_err();
+    assert_eq!(refused.id(), "enrolment.ek-taken");
+    assert_eq!(desk.store.hosts().unwrap().len(), 2);
+}
+
+#[test]
+fn d14_a_node_name_that_two_schedulers_have_names_no_host() {
+    let desk = Desk::new();
+    desk.token("one", "node-1", |_| {});
+    let (host, _) = desk.activate(&desk.begin(0, 0, Some("one")), 1).unwrap().unwrap();
+    let found = |text: &str| desk.store.find_host(text).map_or_else(|refusal| refusal.id().to_owned(), |host| host.id);
+    assert_eq!(found("node-1"), host.id, "the honest twin");
+    desk.token("two", "node-1", |token| token.assignment.scheduler = "swarm-b".into());
+    let (other, _) = desk.activate(&desk.begin(1, 1, Some("two")), 2).unwrap().unwrap();
+    assert_eq!(found("node-1"), "host.ambiguous");
+    assert_eq!((found(&host.id), found(&other.id)), (host.id.clone(), other.id.clone()));
+}
+
+#[test]
 fn a22_a_tag_is_held_against_the_ek_that_the_host_has_when_it_is_recorded() {
     let desk = Desk::new();
     desk.token("t", "node-1", |_| {});
@@ -280,40 +320,6 @@ fn a22_a_tag_is_held_against_the_ek_that_the_host_has_when_it_is_recorded() {
     assert_eq!(told(&desk.activate(&takeover, 4)), "pending");
     desk.store.rebind(&at(5), "operator:a", &host.id, None).unwrap();
     assert_eq!((set(&old, 2).as_str(), set(&new, 2).as_str()), ("tag.ek", "set"));
-}
-
-#[test]
-fn a27_of_two_rounds_in_flight_one_counts() {
-    let desk = Desk::new();
-    desk.token("t", "node-1", |_| {});
-    let (host, _) = desk.activate(&desk.begin(0, 0, Some("t")), 1).unwrap().unwrap();
-    let round = |kept: Option<&[u8]>, sealed: &[u8]| {
-        let life = Duration::from_secs(60);
-        let issued = desk.store.issue_nonce(&at(2), &host.id, Purpose::Round, life, "").unwrap();
-        let record = RoundRecord {
-            host: host.id.clone(),
-            generation: desk.store.enrolled(&host.id).unwrap().row().generation,
-            nonce: issued.nonce,
-            disproven: false,
-            result: None,
-            findings: Vec::new(),
-            kept: kept.map(<[u8]>::to_vec),
-            sealed: Some(sealed.to_vec()),
-            ak_name: Vec::new(),
-            policy: ("p".to_owned(), 1),
-            tag_serial: None,
-        };
-        let outcome = desk.store.record_round(&at(3), &record, || false);
-        outcome.map_or_else(|refusal| refusal.id().to_owned(), |()| "recorded".to_owned())
-    };
-    // Each by what the one before left.
-    assert_eq!((round(None, b"one").as_str(), round(Some(b"one"), b"two").as_str()), ("recorded", "recorded"));
-    // Judged by what was there before the other was recorded.
-    for late in [None, Some(b"one".as_slice())] {
-        assert_eq!(round(late, b"three"), "round.overtaken");
-    }
-    assert_eq!(desk.store.host_state(&host.id).unwrap().as_deref(), Some(b"two".as_slice()));
-    assert_eq!(round(Some(b"two"), b"three"), "recorded");
 }
 
 #[test]
