@@ -379,6 +379,74 @@ fn a26_a_revoked_intermediate_is_refused_though_it_is_trusted_as_it_stands() {
     }
 }
 
+/// Whoever meets a critical extension is told in which certificate it stands, and which quirk allows it, if one does.
+#[test]
+fn a_critical_extension_is_named_with_its_certificate_and_its_remedy() {
+    let ca = Ca::new("Maker", "Root");
+    let (between, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let public = ek_p256(&key, EK_ATTRIBUTES);
+    let judge = |extension: rcgen::CustomExtension, in_leaf: bool, held: bool, tolerated: bool| {
+        let mut params = Ca::new("Maker", "Intermediate 5").params;
+        let mut leaf = ek_certificate();
+        if in_leaf { &mut leaf } else { &mut params }.custom_extensions.push(extension);
+        let intermediate = params.signed_by(&between, &rcgen::Issuer::from_params(&ca.params, &ca.key)).unwrap();
+        let leaf = leaf.signed_by(&key, &rcgen::Issuer::from_params(&params, &between)).unwrap();
+        let mut bundle = bundle(TpmClass::Hardware, &ca);
+        if tolerated {
+            bundle.tolerate("critical-policies").unwrap();
+        }
+        let mut sent = vec![intermediate.der().to_vec()];
+        if held {
+            bundle.add(TpmClass::Hardware, &sent.remove(0)).unwrap();
+        }
+        verify_ek(&public, Some(leaf.der()), &sent, &bundle, NOW)
+    };
+    let policies = || {
+        let any_policy = vec![0x30, 8, 0x30, 6, 6, 4, 0x55, 0x1d, 0x20, 0];
+        let mut policies = rcgen::CustomExtension::from_oid_content(&[2, 5, 29, 32], any_policy);
+        policies.set_criticality(true);
+        policies
+    };
+    let quirk = "ek_quirks = [\"critical-policies\"] into verifier.toml";
+    let rows = [
+        (policies(), false, true, false, "2.5.29.32 (certificatePolicies) in the trusted intermediate", quirk),
+        (
+            policies(),
+            false,
+            false,
+            false,
+            "2.5.29.32 (certificatePolicies) in the sent intermediate",
+            "(trust/ek/<class>/)",
+        ),
+        (
+            policies(),
+            false,
+            false,
+            true,
+            "2.5.29.32 (certificatePolicies) in the sent intermediate",
+            "(trust/ek/<class>/)",
+        ),
+        (policies(), true, true, true, "2.5.29.32 (certificatePolicies) in the leaf", "no quirk allows it"),
+        (unknown_critical(), true, true, false, "1.3.6.1.4.1.99999.1 in the leaf", "no quirk allows it"),
+        (
+            unknown_critical(),
+            false,
+            true,
+            true,
+            "1.3.6.1.4.1.99999.1 in the trusted intermediate",
+            "no quirk allows it",
+        ),
+    ];
+    for (extension, in_leaf, held, tolerated, found, fix) in rows {
+        let findings = judge(extension, in_leaf, held, tolerated).unwrap_err();
+        let one = findings.as_slice().iter().find(|one| one.id == "ek.critical-extension").unwrap();
+        assert!(one.found.as_ref().unwrap().starts_with(found), "{one}");
+        assert_eq!(one.found.as_ref().unwrap().contains("Intermediate 5"), !in_leaf, "{one}");
+        assert!(one.fix.as_ref().unwrap().contains(fix), "{one}");
+    }
+    judge(policies(), false, true, true).unwrap();
+}
+
 #[test]
 fn a26_what_stands_above_an_intermediate_that_is_trusted_as_it_stands_may_be_revoked_too() {
     let ca = Ca::new("Maker", "Root");

@@ -10,6 +10,7 @@
 
 use hostmark_tests::lab::{LABEL, Lab, POLICY_NAME, POOL, SCHEDULER};
 use hostmark_tests::process::Finished;
+use hostmark_tests::programs::workspace;
 use hostmark_tests::swtpm::available;
 use serde_json::Value;
 
@@ -53,10 +54,18 @@ fn a_host_is_approved_explained_placed_rested_and_retired_by_command() {
     let assign = ["--node", "node-2", "--scheduler", SCHEDULER, "--label", LABEL];
     let told = text(&lab, &[&["host", "approve", second.as_str().unwrap()][..], &assign].concat());
     assert!(told.code == Some(0) && told.stdout.contains("cannot be judged yet"), "{told}");
+    assert!(told.stdout.contains("a published policy (lab-uki), found server-uki"), "{told}");
     assert!(told.stdout.contains("hostmark policy publish"), "{told}");
     let why = answer(&lab, 0, &["host", "explain", "node-2"]);
     assert_eq!(why["refused"][0]["id"], "policy.unpublished", "{why}");
     answer(&lab, 0, &["host", "retire", "node-2"]);
+
+    // Of the shipped pools only those whose policy is not published are told.
+    let configs = workspace().join("configs");
+    let same = answer(&lab, 0, &["pool", "diff", configs.to_str().unwrap()]);
+    let waiting: Vec<&str> =
+        same["warnings"].as_array().unwrap().iter().map(|one| one["found"].as_str().unwrap()).collect();
+    assert_eq!(waiting, ["server-uki"], "{same}");
 
     host.run().unwrap();
     lab.wait_admitted(&mut host).unwrap();

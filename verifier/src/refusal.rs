@@ -122,6 +122,12 @@ impl Refusal {
         Self { kind: Kind::Refused, first: Box::new(first), all }
     }
 
+    /// Whether a finding of this id is among the reasons.
+    #[must_use]
+    pub fn names(&self, id: &str) -> bool {
+        self.first.id == id || self.all.iter().any(|finding| finding.id == id)
+    }
+
     /// The id of the finding that decided.
     #[must_use]
     pub fn id(&self) -> &str {

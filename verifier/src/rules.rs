@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use hostmark_attest::admission::AdmissionPolicy;
 use hostmark_attest::appraisal::{Judge, JudgeError};
-use hostmark_attest::finding::Finding;
+use hostmark_attest::finding::{Finding, Severity};
 use hostmark_attest::jws::KeySet;
 use hostmark_attest::label::Levels;
 use hostmark_attest::policy::{AppraisalPolicy, POLICY, PolicyError, REFERENCES, References, SignedFile};
@@ -131,12 +131,47 @@ impl Rules {
             Some(Ok(judge)) => Ok(Arc::clone(judge)),
             Some(Err(finding)) => Err(Refusal::new(Kind::Unavailable, (**finding).clone())),
             None => {
+                let known: Vec<&str> = self.judges.keys().map(String::as_str).collect();
+                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
                 let finding = Finding::error("policy.unpublished", "the host's appraisal policy is not published")
+                    .expected(format!("a published policy ({known})"))
                     .found(policy)
-                    .fix("publish it: hostmark policy publish FILE --key KEY");
+                    .fix(format!("publish it: hostmark policy publish {policy}.toml --key KEY"));
                 Err(Refusal::new(Kind::Unavailable, finding))
             }
         }
+    }
+
+    /// Why an appraisal policy judges nobody now, if so, as a warning to whoever makes something depend on it.
+    #[must_use]
+    pub fn unjudged(&self, policy: &str) -> Option<Finding> {
+        let mut finding = *self.judge(policy).err()?.first;
+        finding.severity = Severity::Warning;
+        Some(finding)
+    }
+
+    /// Pools that admit nobody yet, because nobody can be judged by the policy that they require: one warning for each policy.
+    #[must_use]
+    pub fn waiting_pools(&self) -> Vec<Finding> {
+        let mut waiting: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for one in self.pools.values() {
+            waiting.entry(one.admission.requires_appraisal()).or_default().push(one.pool.name());
+        }
+        let told = waiting.into_iter().filter_map(|(policy, pools)| {
+            let mut finding = self.unjudged(policy)?;
+            let why = match finding.id.as_str() {
+                "policy.unpublished" => "is not published",
+                "policy.references-missing" => "waits for references",
+                _ => "cannot be used",
+            };
+            let noun = if pools.len() == 1 { "the pool" } else { "the pools" };
+            finding.message = format!(
+                "{noun} {} can admit nobody yet: the appraisal policy `{policy}` that is required {why}",
+                pools.join(", ")
+            );
+            Some(finding)
+        });
+        told.collect()
     }
 
     /// The pools in the order of their names.

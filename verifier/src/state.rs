@@ -67,7 +67,16 @@ pub struct Inner {
     /// Hosts whose last round did not continue from the one before: their next challenge asks for whole logs.
     pub resend: HostSet,
     trust: RwLock<(Arc<Trust>, Stamp)>,
+    /// When the trust directory was last looked at for somebody unknown, on the boot clock.
+    looked: Mutex<Option<i64>>,
 }
+
+/// How often at most strangers may have the trust directory looked at: it costs a stat of each of its files.
+const LOOK_EVERY_MS: i64 = 1_000;
+/// Refusals of a signer whom the trust directory does not name.
+const SIGNERS: [&str; 3] = ["policy.key", "references.key", "tag.provisioning.key"];
+/// Refusals that a file which was just put into the trust directory may end.
+const UNKNOWN: [&str; 4] = ["policy.key", "references.key", "tag.provisioning.key", "ek.chain"];
 
 impl std::ops::Deref for AppState {
     type Target = Inner;
@@ -105,6 +114,7 @@ impl AppState {
             standings,
             resend,
             trust,
+            looked: Mutex::new(None),
         }))
     }
 
@@ -132,6 +142,45 @@ impl AppState {
         let trust = Arc::new(Trust::load(&self.config.trust_dir, &self.config.ek_quirks)?);
         *self.trust.write().unwrap_or_else(PoisonError::into_inner) = (trust, fresh);
         Ok(true)
+    }
+
+    /// Judges something by whom the trust directory names. Who is not known may have been added a moment ago: then the directory is looked
+    /// at again at once, instead of with the next tick, but at most once in [`LOOK_EVERY_MS`].
+    ///
+    /// # Errors
+    /// What the judgement refuses; an unknown signer's finding names the directory where the key must lie.
+    pub fn by_trust<T>(&self, now: &Now, judge: impl Fn(&Trust) -> Outcome<T>) -> Outcome<T> {
+        let before = self.trust();
+        let mut outcome = judge(&before);
+        if outcome.as_ref().is_err_and(|refusal| UNKNOWN.iter().any(|id| refusal.names(id))) {
+            self.look_again(now);
+            let after = self.trust();
+            if !Arc::ptr_eq(&before, &after) {
+                outcome = judge(&after);
+            }
+        }
+        outcome.map_err(|refusal| self.name_directory(refusal))
+    }
+
+    fn look_again(&self, now: &Now) {
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        if looked.is_some_and(|at| now.boot_ms.saturating_sub(at) < LOOK_EVERY_MS) {
+            return;
+        }
+        *looked = Some(now.boot_ms);
+        if let Err(error) = self.reload_trust() {
+            tracing::error!(%error, "the changed trust directory is unusable; the former trust stays");
+        }
+    }
+
+    fn name_directory(&self, mut refusal: Refusal) -> Refusal {
+        if SIGNERS.contains(&refusal.id()) {
+            refusal.first.fix = Some(format!(
+                "copy the signer's public key (KEY.pub) to {} on the verifier, or sign with a key that lies there",
+                self.config.trust_dir.join("signers").join("NAME.pem").display()
+            ));
+        }
+        refusal
     }
 
     /// Brings what is known of hosts and rules up to date with the store.

@@ -12,7 +12,7 @@ use webpki::{
 };
 use x509_parser::prelude::X509Certificate;
 
-use super::class::{CRITICAL_POLICIES, TpmClass, TrustBundle, quirk_finding};
+use super::class::{CRITICAL_POLICIES, POLICIES, TpmClass, TrustBundle, quirk_finding, unknown_critical};
 use crate::finding::{Finding, Findings};
 
 /// What kind of certificate a chain ends in: the ids of its checks, and what differs in judging it.
@@ -119,12 +119,19 @@ pub(super) fn check_chain(
             Err(error) => outcome = Err(error),
         }
     }
-    explain(subject, leaf, outcome.as_ref().err(), findings);
+    let odd = || odd_extensions(leaf, intermediates, bundle);
+    explain(subject, leaf, outcome.as_ref().err(), odd, findings);
     outcome.unwrap_or(TpmClass::Unverified)
 }
 
 /// One finding for each kind of failure.
-fn explain(subject: &Subject, leaf: &X509Certificate<'_>, error: Option<&Error>, findings: &mut Findings) {
+fn explain(
+    subject: &Subject,
+    leaf: &X509Certificate<'_>,
+    error: Option<&Error>,
+    odd: impl FnOnce() -> (String, &'static str),
+    findings: &mut Findings,
+) {
     let what = subject.what;
     let critical = matches!(error, Some(Error::UnsupportedCriticalExtension));
     #[allow(deprecated, reason = "webpki may still return the variants without context")]
@@ -163,13 +170,11 @@ fn explain(subject: &Subject, leaf: &X509Certificate<'_>, error: Option<&Error>,
             .fix("fetch the CRL again from the CA; without one, take the file out of the class's directory")
     });
     findings.check(subject.critical, critical, || {
+        let (found, fix) = odd();
         Finding::error("", "a certificate of the chain has a critical extension that is not understood")
             .expected("only extensions that path validation knows")
-            .found(critical_extensions(leaf))
-            .fix(
-                "if it is certificatePolicies in a maker's intermediate, put that into the class's directory and tolerate the quirk \
-                 `critical-policies`; else report the certificate, so that its extension can be judged",
-            )
+            .found(found)
+            .fix(fix)
     });
     findings.check(subject.algorithm, algorithm, || {
         Finding::error("", "a certificate of the chain is signed with an algorithm that is not accepted")
@@ -266,8 +271,62 @@ fn verify_path(
     }
 }
 
-/// The critical extensions of the leaf, by OID.
-fn critical_extensions(leaf: &X509Certificate<'_>) -> String {
-    let list: Vec<_> = leaf.extensions().iter().filter(|one| one.critical).map(|one| one.oid.to_id_string()).collect();
-    format!("critical in the leaf: {}", list.join(", "))
+/// Which certificate has which critical extension that path validation does not know, and what to do about it.
+fn odd_extensions(
+    leaf: &X509Certificate<'_>,
+    intermediates: &[Vec<u8>],
+    bundle: &TrustBundle,
+) -> (String, &'static str) {
+    let sent: Vec<_> =
+        intermediates.iter().filter_map(|one| Some(x509_parser::parse_x509_certificate(one).ok()?.1)).collect();
+    let mut held: Vec<&CertificateDer<'_>> = Vec::new();
+    for issuer in std::iter::once(leaf).chain(&sent).map(|one| one.issuer().as_raw()) {
+        for class in TpmClass::CERTIFIED {
+            for one in bundle.above(class, issuer).all {
+                if !held.contains(&one) {
+                    held.push(one);
+                }
+            }
+        }
+    }
+    let held: Vec<_> =
+        held.into_iter().filter_map(|one| Some(x509_parser::parse_x509_certificate(one).ok()?.1)).collect();
+    let mut found = Vec::new();
+    let (mut other, mut absent) = (false, false);
+    let places = [("the leaf", std::slice::from_ref(leaf)), ("the sent", &sent), ("the trusted", &held)];
+    for (place, list) in places {
+        for one in list {
+            let oids = unknown_critical(one);
+            if oids.is_empty() {
+                continue;
+            }
+            other |= place == "the leaf" || oids != [POLICIES];
+            absent |= place == "the sent" && !held.iter().any(|known| known.as_ref() == one.as_ref());
+            let named = oids
+                .iter()
+                .map(|oid| if oid == POLICIES { format!("{oid} (certificatePolicies)") } else { oid.clone() });
+            let whose = if place == "the leaf" {
+                place.to_owned()
+            } else {
+                format!("{place} intermediate `{}`", one.subject())
+            };
+            found.push(format!("{} in {whose}", named.collect::<Vec<_>>().join(", ")));
+        }
+    }
+    let fix = match (other, absent) {
+        _ if found.is_empty() => REPORT,
+        (true, _) => REPORT,
+        (false, false) => {
+            "it is a known quirk of makers' intermediates: to allow it write ek_quirks = [\"critical-policies\"] into verifier.toml and start \
+             the verifier again; `hostmark inspect ek-cert FILE --trust DIR --quirk critical-policies` shows its effect"
+        }
+        (false, true) => {
+            "it is a known quirk of makers' intermediates: to allow it put that certificate into its class's directory (trust/ek/<class>/) and \
+             write ek_quirks = [\"critical-policies\"] into verifier.toml, then start the verifier again"
+        }
+    };
+    (found.join("; "), fix)
 }
+
+/// What no quirk allows.
+const REPORT: &str = "no quirk allows it: report the certificate, so that its extension can be judged";

@@ -406,11 +406,18 @@ pub(super) struct Above<'b> {
 
 /// Whether certificatePolicies is the one critical extension that rustls-webpki does not know.
 fn has_critical_policies(certificate: &X509Certificate<'_>) -> bool {
+    unknown_critical(certificate) == [POLICIES]
+}
+
+/// certificatePolicies.
+pub(super) const POLICIES: &str = "2.5.29.32";
+
+/// The critical extensions that rustls-webpki does not know, by OID.
+pub(super) fn unknown_critical(certificate: &X509Certificate<'_>) -> Vec<String> {
     // keyUsage, subjectAltName, basicConstraints, nameConstraints, cRLDistributionPoints, extKeyUsage
     const KNOWN: [&str; 6] = ["2.5.29.15", "2.5.29.17", "2.5.29.19", "2.5.29.30", "2.5.29.31", "2.5.29.37"];
     let critical = certificate.extensions().iter().filter(|one| one.critical).map(|one| one.oid.to_id_string());
-    let unknown: Vec<_> = critical.filter(|oid| !KNOWN.contains(&oid.as_str())).collect();
-    unknown == ["2.5.29.32"]
+    critical.filter(|oid| !KNOWN.contains(&oid.as_str())).collect()
 }
 
 /// Certificates and CRLs of a file.

@@ -60,10 +60,10 @@ pub(super) async fn begin(
 ) -> Outcome<(StatusCode, Json<EnrolmentChallenge>)> {
     let now = state.now();
     limited(&state, remote, &now)?;
-    let (trust, life) = (state.trust(), state.config.enrolment_deadline.0);
+    let (inner, life) = (state.clone(), state.config.enrolment_deadline.0);
     let begun = state.store(move |store| {
         // RSA and EC work, a millisecond or so, and then the row: off the async threads.
-        let (new, challenge) = enrol::begin(&trust, &request, life, &now)?;
+        let (new, challenge) = inner.by_trust(&now, |trust| enrol::begin(trust, &request, life, &now))?;
         store.begin_enrolment(&now, &new)?;
         Ok((new.ek_id, new.class, challenge))
     });

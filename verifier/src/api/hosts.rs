@@ -156,10 +156,10 @@ pub(super) async fn tag(
     Body(new): Body<SetTag>,
 ) -> Outcome<StatusCode> {
     let row = find(&state, &host).await?;
-    let trust = state.trust();
-    let provisioned = verify_provisioning(&new.nv.0, &trust.signers).map_err(Refusal::findings)?;
-    let (ek, serial) = (provisioned.tag().ek.clone(), provisioned.tag().serial);
     let now = state.now();
+    let provisioned =
+        state.by_trust(&now, |trust| verify_provisioning(&new.nv.0, &trust.signers).map_err(Refusal::findings))?;
+    let (ek, serial) = (provisioned.tag().ek.clone(), provisioned.tag().serial);
     state.store(move |store| store.set_tag(&now, &caller.actor(), &row.id, &new.nv.0, &ek, serial)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

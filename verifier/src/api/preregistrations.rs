@@ -5,6 +5,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 
 use super::Body;
+use super::standings::unjudged_policies;
 use super::types::{Imported, PreregisteredHost, Preregistrations};
 use crate::auth::Caller;
 use crate::names;
@@ -35,10 +36,12 @@ pub(super) async fn import(
         rows.push(Preregistration { ek_id: one.ek_id, assignment });
     }
     let imported = rows.len();
+    let policies: Vec<String> = rows.iter().map(|row| row.assignment.policy.clone()).collect();
     let now = state.now();
     state.store(move |store| store.preregister(&now, &caller.actor(), &rows)).await?;
     tracing::info!(imported, "hosts pre-registered");
-    Ok((StatusCode::CREATED, Json(Imported { imported })))
+    let warnings = unjudged_policies(&state, policies).await;
+    Ok((StatusCode::CREATED, Json(Imported { imported, warnings })))
 }
 
 /// Lists pre-registered TPMs.

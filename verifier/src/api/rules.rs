@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use axum::Json;
 use axum::extract::State;
 use hostmark_attest::finding::Finding;
+use hostmark_attest::jws::verify_detached;
 use hostmark_attest::policy::PolicyError;
 use hostmark_attest::pool::is_name;
 
@@ -59,6 +60,7 @@ pub(super) async fn apply_pools(
             let mut changes = compare(&before, &next);
             let trust = state.trust();
             let ahead = Rules::compile(&next, &trust.signers, &state.config.levels);
+            changes.warnings = ahead.waiting_pools();
             let view = state.standings.view();
             for standing in view.hosts.values() {
                 let node = &standing.row.assignment.node;
@@ -110,22 +112,23 @@ async fn publish(state: AppState, caller: Caller, request: PublishFile, kind: Si
     let published = state
         .compute(move |state| {
             let now = state.now();
-            let trust = state.trust();
-            let (judged, purpose) = match kind {
-                SignedKind::Policy => (
-                    rules::appraisal(&file, &trust.signers)
-                        .map(|policy| (policy.version(), policy.references().to_vec())),
-                    &hostmark_attest::policy::POLICY,
-                ),
-                SignedKind::References => (
-                    rules::references(&file, &trust.signers).map(|bundle| (bundle.version(), Vec::new())),
-                    &hostmark_attest::policy::REFERENCES,
-                ),
-            };
-            let (version, mut waits_for) = judged.map_err(|error| invalid(&error))?;
-            let signer =
-                hostmark_attest::jws::verify_detached(purpose, file.toml.as_bytes(), &file.signature, &trust.signers)
+            let (version, mut waits_for, signer) = state.by_trust(&now, |trust| {
+                let signers = &trust.signers;
+                let (judged, purpose) = match kind {
+                    SignedKind::Policy => (
+                        rules::appraisal(&file, signers).map(|policy| (policy.version(), policy.references().to_vec())),
+                        &hostmark_attest::policy::POLICY,
+                    ),
+                    SignedKind::References => (
+                        rules::references(&file, signers).map(|bundle| (bundle.version(), Vec::new())),
+                        &hostmark_attest::policy::REFERENCES,
+                    ),
+                };
+                let (version, waits_for) = judged.map_err(|error| invalid(&error))?;
+                let signer = verify_detached(purpose, file.toml.as_bytes(), &file.signature, signers)
                     .map_err(Refusal::findings)?;
+                Ok((version, waits_for, signer))
+            })?;
             state.store.publish(&now, &actor, kind, &file, version, &signer)?;
             state.refresh(&now)?;
             let known = state.store.rules()?.references;

@@ -1,5 +1,7 @@
 //! `/v1/standings`, `/v1/hosts/{host}/standing`, `/v1/pools`, `/v1/placements`: what is asked about trust, now.
 
+use std::collections::BTreeSet;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use hostmark_attest::finding::Finding;
@@ -59,6 +61,13 @@ fn summary(standing: &Standing, rules: &Rules, now: &Now) -> StandingSummary {
 /// Why nobody can judge the host now, if so: its policy, or references that it names, are not published or not usable.
 fn unjudged(standing: &Standing, rules: &Rules) -> Option<Finding> {
     rules.judge(&standing.row.assignment.policy).err().map(|refusal| *refusal.first)
+}
+
+/// Those of these appraisal policies that judge nobody now, each once, as warnings. What was just ordered stands, whether they can be told or not.
+pub(super) async fn unjudged_policies(state: &AppState, policies: impl IntoIterator<Item = String>) -> Vec<Finding> {
+    let policies: BTreeSet<String> = policies.into_iter().collect();
+    let view = view(state).await.ok();
+    view.iter().flat_map(|(view, _)| policies.iter().filter_map(|policy| view.rules.unjudged(policy))).collect()
 }
 
 fn verdict(pool: &CompiledPool, standing: &Standing, rules: &Rules, now: &Now) -> PoolVerdict {

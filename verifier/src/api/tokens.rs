@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 use hostmark_attest::finding::Finding;
 
 use super::Body;
+use super::standings::unjudged_policies;
 use super::types::{CreateToken, CreatedToken, Token};
 use crate::auth::Caller;
 use crate::clock::{millis, rfc3339};
@@ -47,9 +48,12 @@ pub(super) async fn create(
     let id = uuid::Uuid::new_v4().to_string();
     let row =
         NewToken { id: id.clone(), hash, ek_id: new.ek_id, min_class: new.min_class, expires_unix_ms, assignment };
+    let policy = row.assignment.policy.clone();
     state.store(move |store| store.create_token(&now, &caller.actor(), &row)).await?;
     tracing::info!(token = %id, "join token created");
-    Ok((StatusCode::CREATED, Json(CreatedToken { id, token: token.to_string(), expires: rfc3339(expires_unix_ms) })))
+    let (token, expires) = (token.to_string(), rfc3339(expires_unix_ms));
+    let warnings = unjudged_policies(&state, [policy]).await;
+    Ok((StatusCode::CREATED, Json(CreatedToken { id, token, expires, warnings })))
 }
 
 /// Lists join tokens, without the tokens.

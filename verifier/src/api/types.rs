@@ -162,6 +162,9 @@ pub struct CreatedToken {
     pub token: String,
     /// End, RFC 3339.
     pub expires: String,
+    /// Why the host could not be judged if it came now: its appraisal policy judges nobody yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Finding>,
 }
 
 /// Never shows the token.
@@ -227,11 +230,14 @@ pub struct PreregisteredHost {
 }
 
 /// The answer to [`Preregistrations`] (201).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Imported {
     /// Rows.
     pub imported: usize,
+    /// Appraisal policies among the rows that judge nobody yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Finding>,
 }
 
 /// `POST /v1/hosts/{host}/approve`, by host id.

@@ -150,6 +150,9 @@ pub struct PoolChanges {
     pub enter: Vec<String>,
     /// Nodes that leave, as `pool/node`.
     pub leave: Vec<String>,
+    /// What keeps these pools from admitting anybody: appraisal policies that judge nobody yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Finding>,
 }
 
 /// `POST /v1/policies` and `POST /v1/references`: a signed file.

@@ -15,6 +15,8 @@ pub(super) struct Answer {
     text: String,
     /// The text is the product itself (a TOML file, a token), so `--quiet` prints it too.
     product: bool,
+    /// What a person should know beside the product; JSON has it in itself.
+    aside: String,
 }
 
 impl Answer {
@@ -22,7 +24,7 @@ impl Answer {
     pub(super) fn new(json: &impl Serialize, text: String) -> Result<Self, Failure> {
         let json = serde_json::to_value(json)
             .map_err(|error| Failure::unusable(format!("cannot be shown as JSON: {error}")))?;
-        Ok(Self { exit: Exit::Good, json, text, product: false })
+        Ok(Self { exit: Exit::Good, json, text, product: false, aside: String::new() })
     }
 
     /// Sets the exit code.
@@ -40,7 +42,12 @@ impl Answer {
         Self { product: true, ..self }
     }
 
-    /// Writes the answer to stdout.
+    /// Adds what a person is told on stderr, because stdout is the product alone.
+    pub(super) fn aside(self, aside: String) -> Self {
+        Self { aside, ..self }
+    }
+
+    /// Writes the answer to stdout, and what stands beside it to stderr.
     pub(super) fn print(&self, json: bool, quiet: bool) -> Result<Exit, Failure> {
         let text = if json {
             let mut text = serde_json::to_string_pretty(&self.json).unwrap_or_default();
@@ -51,6 +58,10 @@ impl Answer {
         } else {
             self.text.clone()
         };
+        if !json && !quiet {
+            // Nobody may be listening; the product still counts.
+            let _ = write!(io::stderr(), "{}", self.aside);
+        }
         match write(&text) {
             // The reader had enough (`| head`): the verdict stands.
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
+use hostmark_attest::finding::Finding;
 use hostmark_attest::identity::tag::Tag;
 use hostmark_attest::label::Label as LabelValue;
 use hostmark_attest::span::Span;
@@ -139,6 +140,17 @@ pub(super) struct TagOptions {
 struct Done<'a> {
     host: &'a str,
     done: &'a str,
+    /// What keeps it from having its effect.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<Finding>,
+}
+
+/// For whoever gave a host an appraisal policy that judges nobody yet.
+pub(super) fn cannot_be_judged(style: Style, waits: &[Finding]) -> String {
+    if waits.is_empty() {
+        return String::new();
+    }
+    format!("the host cannot be judged yet, and enters no pool\n{}", style.warnings(waits))
 }
 
 impl HostCommand {
@@ -153,18 +165,16 @@ impl HostCommand {
             }
             Self::Approve { host, to } => {
                 let to = Assign::from(to);
-                let mut text = format!("{host} is {} with clearance {}", to.node, to.label);
+                let text = format!("{host} is {} with clearance {}\n", to.node, to.label);
                 client.order(&["v1", "hosts", &host, "approve"], &Approve { assignment: to })?;
                 // The approval stands, whether its consequence can be told or not.
                 let standing = client.get::<StandingDetail>(&["v1", "hosts", &host, "standing"]);
-                for waits in standing.iter().flat_map(|one| &one.refused).filter(|one| one.id.starts_with("policy.")) {
-                    text += &format!("\nit cannot be judged yet: {}", waits.message);
-                    text +=
-                        &waits.expected.iter().chain(&waits.fix).map(|more| format!("; {more}")).collect::<String>();
-                }
-                Answer::new(&Done { host: &host, done: "approve" }, text + "\n")
+                let refused = standing.map(|one| one.refused).unwrap_or_default();
+                let waits: Vec<Finding> = refused.into_iter().filter(|one| one.id.starts_with("policy.")).collect();
+                let text = text + &cannot_be_judged(style, &waits);
+                Answer::new(&Done { host: &host, done: "approve", warnings: waits }, text)
             }
-            Self::Import { file } => import(&client, &file),
+            Self::Import { file } => import(&client, &file, style),
             Self::Label { host, label } => {
                 let text = format!("{host} has clearance {label}");
                 order(&client, &host, "label", &Label { label }, text)
@@ -192,7 +202,7 @@ impl HostCommand {
 
 fn order(client: &Client, host: &str, verb: &str, body: &impl Serialize, text: String) -> Outcome {
     client.order(&["v1", "hosts", host, verb], body)?;
-    Answer::new(&Done { host, done: verb }, text + "\n")
+    Answer::new(&Done { host, done: verb, warnings: Vec::new() }, text + "\n")
 }
 
 /// One row of `host list`.
@@ -317,7 +327,7 @@ fn rows(file: &Path, text: &str) -> Result<Vec<PreregisteredHost>, Failure> {
     Ok(rows)
 }
 
-fn import(client: &Client, file: &Path) -> Outcome {
+fn import(client: &Client, file: &Path, style: Style) -> Outcome {
     let text = input::read_text(file, "a list of TPMs", input::POLICY_MAX)?;
     let list: Preregistrations = if text.trim_start().starts_with('{') {
         serde_json::from_str(&text).map_err(|error| input::json_error(file, text.as_bytes(), &error))?
@@ -325,7 +335,8 @@ fn import(client: &Client, file: &Path) -> Outcome {
         Preregistrations { hosts: rows(file, &text)? }
     };
     let done: Imported = client.post(&["v1", "preregistrations"], &list)?;
-    Answer::new(&done, format!("{} TPMs are pre-registered\n", done.imported))
+    let text = format!("{} TPMs are pre-registered\n", done.imported);
+    Answer::new(&done, text + &style.warnings(&done.warnings))
 }
 
 fn tag(client: &Client, options: &TagOptions) -> Outcome {

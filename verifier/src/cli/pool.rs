@@ -1,5 +1,6 @@
 //! `hostmark pool`: the pools, who is in them and why, and changing them from files.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
@@ -114,7 +115,16 @@ fn show(client: &Client, name: &str) -> Outcome {
 /// The TOML files of one part of a directory.
 fn files(dir: &Path, kind: Kind) -> Result<Vec<NamedFile>, Failure> {
     let part = dir.join(kind.name());
-    let list = std::fs::read_dir(&part).map_err(|error| Failure::io(&part, &error))?;
+    let list = std::fs::read_dir(&part).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => {
+            let missing = if dir.exists() { &part } else { dir };
+            let missing = missing.display();
+            Failure::unusable(format!(
+                "{missing} is not there: name a directory that holds pools/ and admission/, as configs does"
+            ))
+        }
+        _ => Failure::io(&part, &error),
+    })?;
     let mut paths: Vec<PathBuf> = list.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
     paths.sort();
@@ -146,10 +156,11 @@ fn apply(client: &Client, dir: &Path, dry_run: bool, style: Style) -> Outcome {
         }
     }
     let any = !text.is_empty();
+    let warnings = style.warnings(&changes.warnings);
     text += match (any, changes.applied) {
         (false, _) => "no change\n",
         (true, true) => "applied\n",
         (true, false) => "not applied: hostmark pool apply DIR applies this\n",
     };
-    Ok(Answer::new(&changes, text)?.refused_if(dry_run && any))
+    Ok(Answer::new(&changes, text + &warnings)?.refused_if(dry_run && any))
 }

@@ -38,6 +38,11 @@ impl Style {
         Self { colour: !refused && !dumb && std::io::stdout().is_terminal(), verbose }
     }
 
+    /// Without colour, for what does not go to stdout.
+    pub(super) const fn plain() -> Self {
+        Self { colour: false, verbose: false }
+    }
+
     /// Colours a word.
     pub(super) fn paint(self, mood: Mood, text: &str) -> String {
         let code = match mood {
@@ -65,6 +70,13 @@ impl Style {
             let _ = writeln!(out, "{}", self.paint(Mood::Quiet, &format!("{told} more for information: -v")));
         }
         out
+    }
+
+    /// One line for each: what keeps what was just done from having its effect, and the remedy.
+    pub(super) fn warnings(self, list: &[Finding]) -> String {
+        let line =
+            |one: &Finding| format!("{}: {}\n", self.paint(Mood::Careful, "warning"), one_line(&one.to_string()));
+        list.iter().map(line).collect()
     }
 
     fn finding(self, out: &mut String, finding: &Finding) {

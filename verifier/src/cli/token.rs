@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use clap::Subcommand;
+use clap::{ArgGroup, Subcommand};
 
 use super::answer::Answer;
 use super::client::Client;
 use super::connect::Connection;
 use super::failure::Failure;
-use super::host::Assignment;
+use super::host::{Assignment, cannot_be_judged};
 use super::show::{Cell, Mood, Style, facts};
 use super::{Outcome, key};
 use hostmark_attest::span::Span;
@@ -19,13 +19,16 @@ use crate::api::types::{CreateToken, CreatedToken, Token};
 #[derive(Debug, Subcommand)]
 pub(super) enum TokenCommand {
     /// Make a join token. It is printed once; hostd provision reads it from a file.
+    ///
+    /// It is bound to one TPM (--ek-id), where you know it, or else to a least class of TPMs (--min-class), such as hardware; or to both.
+    #[command(group(ArgGroup::new("bound").args(["ek_id", "min_class"]).required(true).multiple(true)))]
     Create {
         #[command(flatten)]
         to: Assignment,
         /// The one TPM that may use it: SHA-256 of its EK's public key (hostd doctor).
-        #[arg(long, value_name = "SHA256", required_unless_present = "min_class")]
+        #[arg(long, value_name = "SHA256")]
         ek_id: Option<String>,
-        /// The least TPM class that may use it.
+        /// The least TPM class that may use it: hardware is best, simulated least.
         #[arg(long, value_name = "CLASS", value_parser = ["hardware", "firmware", "virtual", "unverified", "simulated"])]
         min_class: Option<String>,
         /// How long it lives.
@@ -54,15 +57,19 @@ impl TokenCommand {
                 let file = out.map(key::new_secret).transpose()?;
                 let made: CreatedToken = client.post(&["v1", "tokens"], &new)?;
                 let Some(file) = file else {
-                    return Ok(Answer::new(&made, format!("{}\n", made.token))?.product());
+                    let aside = cannot_be_judged(Style::plain(), &made.warnings);
+                    return Ok(Answer::new(&made, format!("{}\n", made.token))?.product().aside(aside));
                 };
                 let path = file.keep(format!("{}\n", made.token).as_bytes())?;
                 let text = facts([
                     ("token", format!("in {}", path.display())),
                     ("id", made.id.clone()),
                     ("expires", made.expires.clone()),
-                ]);
-                let view = serde_json::json!({ "id": made.id, "file": path, "expires": made.expires });
+                ]) + &cannot_be_judged(style, &made.warnings);
+                let mut view = serde_json::json!({ "id": made.id, "file": path, "expires": made.expires });
+                if let (Some(view), false) = (view.as_object_mut(), made.warnings.is_empty()) {
+                    view.insert("warnings".to_owned(), serde_json::json!(made.warnings));
+                }
                 Answer::new(&view, text)
             }
             Self::Revoke { id } => {
