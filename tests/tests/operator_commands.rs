@@ -54,7 +54,7 @@ fn a_host_is_approved_explained_placed_rested_and_retired_by_command() {
     let assign = ["--node", "node-2", "--scheduler", SCHEDULER, "--label", LABEL];
     let told = text(&lab, &[&["host", "approve", second.as_str().unwrap()][..], &assign].concat());
     assert!(told.code == Some(0) && told.stdout.contains("cannot be judged yet"), "{told}");
-    assert!(told.stdout.contains("a published policy (lab-uki), found server-uki"), "{told}");
+    assert!(told.stdout.contains("expected a published policy (lab-uki); found server-uki"), "{told}");
     assert!(told.stdout.contains("hostmark policy publish"), "{told}");
     let why = answer(&lab, 0, &["host", "explain", "node-2"]);
     assert_eq!(why["refused"][0]["id"], "policy.unpublished", "{why}");

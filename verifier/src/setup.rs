@@ -74,14 +74,21 @@ pub struct Made {
     pub admin_key: PathBuf,
     /// The first admin's client file, for `hostmark --config`.
     pub client_file: PathBuf,
+    /// Where the client file cannot name it yet, because the port is chosen at the start: the verifier's URL, with PORT in it.
+    pub unknown_port: Option<String>,
+}
+
+/// The host part of the verifier's URL.
+fn url_name(config: &Config) -> String {
+    let name = config.names.first().map_or("localhost", String::as_str);
+    if name.contains(':') { format!("[{name}]") } else { name.to_owned() }
 }
 
 /// A client file whose paths are relative to it. A port that is chosen at the start is not known yet.
 fn client_file(config: &Config, admin: &str) -> String {
-    let name = config.names.first().map_or("localhost", String::as_str);
-    let name = if name.contains(':') { format!("[{name}]") } else { name.to_owned() };
+    let name = url_name(config);
     let verifier = match config.listen.port() {
-        0 => "# verifier = \"https://HOST:PORT\"   (the port is chosen when the verifier starts)".to_owned(),
+        0 => format!("# verifier = \"https://{name}:PORT\"   (the port that `verifier serve` prints when it listens)"),
         port => format!("verifier = \"https://{name}:{port}\""),
     };
     format!("{verifier}\nca = \"ca.pem\"\ncert = \"{admin}.pem\"\nkey = \"{admin}.key\"\n")
@@ -111,7 +118,8 @@ pub fn init(state_dir: &Path, admin: &str, config: &Config) -> Result<Made, Setu
     store.add_operator(&now, "verifier", &issued)?;
     let client = state_dir.join(format!("{admin}.toml"));
     write_atomic(&client, 0o644, client_file(config, admin).as_bytes()).map_err(io(&client))?;
-    Ok(Made { ca_pin: ca.pin(), ca_certificate, admin_certificate, admin_key, client_file: client })
+    let unknown_port = (config.listen.port() == 0).then(|| format!("https://{}:PORT", url_name(config)));
+    Ok(Made { ca_pin: ca.pin(), ca_certificate, admin_certificate, admin_key, client_file: client, unknown_port })
 }
 
 fn load_ca(state_dir: &Path) -> Result<Ca, SetupError> {
@@ -150,6 +158,19 @@ pub fn now() -> Result<Now, SetupError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_port_that_is_chosen_later_is_told_instead_of_a_command_that_fails() {
+        let dir = tempfile::tempdir().unwrap();
+        for (port, told) in [(8443, None), (0, Some("https://localhost:PORT".to_owned()))] {
+            let listen = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+            let config = Config { listen, ..Config::default() };
+            let made = init(&dir.path().join(port.to_string()), "admin", &config).unwrap();
+            assert_eq!(made.unknown_port, told);
+            let text = std::fs::read_to_string(made.client_file).unwrap();
+            assert_eq!(text.lines().any(|line| line.starts_with("verifier = ")), port != 0, "{text}");
+        }
+    }
 
     #[test]
     fn a_directory_without_a_verifier_is_told_with_the_remedy() {

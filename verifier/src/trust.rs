@@ -191,6 +191,31 @@ pub fn stamp(dir: &Path) -> Stamp {
     stamp
 }
 
+/// What a trust directory lacks, for whoever sets a verifier up: each with the file to copy and where.
+#[must_use]
+pub fn lacking(dir: &Path) -> Vec<String> {
+    let files = stamp(dir);
+    let (ek, signers) = (dir.join("ek"), dir.join("signers"));
+    let none_in = |part: &Path| !files.iter().any(|(path, _)| path.starts_with(part));
+    let mut lacking = Vec::new();
+    if none_in(&ek) {
+        lacking.push(format!(
+            "{ek} holds no root of any TPM maker, so no TPM's certificate counts: cp -r configs/trust/ek {dir}/ (software TPMs: \
+             mkdir -p {ek}/simulated && cp /var/lib/swtpm-localca/*cert.pem {ek}/simulated/)",
+            ek = ek.display(),
+            dir = dir.display()
+        ));
+    }
+    if none_in(&signers) {
+        lacking.push(format!(
+            "{signers} holds no signer's key, so no policy and no references can be published: hostmark key create signer.pem, then \
+             mkdir -p {signers} && cp signer.pem.pub {signers}/signer.pem",
+            signers = signers.display()
+        ));
+    }
+    lacking
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -230,6 +255,24 @@ mod tests {
             }
             assert_eq!(stamp(dir.path()).len(), files.len());
         }
+    }
+
+    #[test]
+    fn what_a_trust_directory_lacks_is_told_with_the_file_to_copy() {
+        let dir = tempfile::tempdir().unwrap();
+        let told = lacking(dir.path());
+        let signers = dir.path().join("signers");
+        assert!(
+            told.len() == 2 && told[0].contains(&format!("cp -r configs/trust/ek {}/", dir.path().display())),
+            "{told:?}"
+        );
+        assert!(told[1].contains(&format!("cp signer.pem.pub {}/signer.pem", signers.display())), "{told:?}");
+        for file in ["ek/hardware/maker.pem", "signers/ann.pem"] {
+            let path = dir.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, b"x").unwrap();
+        }
+        assert!(lacking(dir.path()).is_empty());
     }
 
     #[test]

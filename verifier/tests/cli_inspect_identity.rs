@@ -57,7 +57,24 @@ fn an_ek_certificate_is_shown_and_judged_by_a_trust_directory() {
         let late = json_of(1, &[&judge[..], &["--at", "2001-01-01T00:00:00Z"]].concat());
         assert_eq!((&late["class"], ids(&late)[0]), (&json!(null), "ek.chain"));
     }
+    // A directory that is none, or lies too deep, or too high, is no trust directory that happens to be empty.
+    let deep = dir.path().join("ek/simulated");
+    let (ek, missing) = (dir.path().join("ek"), dir.path().join("trsut"));
+    let file = recorded("plain/ekcert-rsa.der");
+    let right = format!("--trust {}", shown(&dir.path().canonicalize().unwrap()));
+    for (path, expect) in [
+        (deep.as_path(), right.as_str()),
+        (&ek, &right),
+        (&missing, "trsut is no directory"),
+        (dir.path().parent().unwrap(), "holds no ek/"),
+    ] {
+        let (code, out, err) = run(&["inspect", "ek-cert", &file, "--trust", shown(path)]);
+        assert_eq!((code, out.as_str()), (2, ""), "{err}");
+        assert!(err.contains(expect), "{err}");
+    }
+
     let empty = tempfile::tempdir().unwrap();
+    std::fs::create_dir(empty.path().join("ek")).unwrap();
     let file = recorded("plain/ekcert-rsa.der");
     let refused = json_of(1, &["inspect", "ek-cert", &file, "--trust", shown(empty.path())]);
     assert!(ids(&refused).contains(&"ek.chain"), "{refused}");
@@ -70,7 +87,7 @@ fn an_ek_certificate_is_shown_and_judged_by_a_trust_directory() {
 
 #[test]
 fn an_ak_is_shown_with_what_is_wrong_with_it() {
-    let view = json_of(0, &["inspect", "ak", &recorded("plain/ak.pub")]);
+    let view = json_of(1, &["inspect", "ak", &recorded("plain/ak.pub")]);
     let name = std::fs::read(recorded("plain/ak.name")).unwrap();
     assert_eq!(view["name"], json!(hex::encode(name)));
     assert_eq!((&view["key"], &view["scheme"]), (&json!("P-256"), &json!("ECDSA with sha256")));
@@ -79,7 +96,7 @@ fn an_ak_is_shown_with_what_is_wrong_with_it() {
     assert_eq!(ids(&view), ["ak.no-da"]);
 
     // The EK is no AK: each missing attribute is named.
-    let ek = json_of(0, &["inspect", "ak", &recorded("plain/ek.pub")]);
+    let ek = json_of(1, &["inspect", "ak", &recorded("plain/ek.pub")]);
     for id in ["ak.sign", "ak.decrypt", "ak.no-da", "ak.scheme"] {
         assert!(ids(&ek).contains(&id), "{ek}");
     }

@@ -275,4 +275,9 @@ async fn who_cannot_be_reached_or_trusted_is_told() {
     std::fs::write(&file, "verifer = \"x\"\n").unwrap();
     let wrong = run(&[], &["--config", file.to_str().unwrap(), "host", "list"]).await;
     assert!(wrong.code == 2 && wrong.err.contains("line 1, column 1"), "{wrong:?}");
+    // As `verifier init` writes it where the port is chosen at the start.
+    std::fs::write(&file, "# verifier = \"https://localhost:PORT\"\nca = \"ca.pem\"\n").unwrap();
+    let portless = run(&[], &["--config", file.to_str().unwrap(), "host", "list"]).await;
+    assert!(portless.code == 2 && portless.err.contains("client.toml names no verifier"), "{portless:?}");
+    assert!(portless.err.contains("that `verifier serve` prints"), "{portless:?}");
 }

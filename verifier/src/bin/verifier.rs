@@ -90,7 +90,14 @@ fn init(dir: Option<PathBuf>, config: Option<&Path>, admin: &str, output: &str) 
         println!("CA         {}", made.ca_certificate.display());
         println!("CA pin     {}   (give it to hosts: hostd provision --ca-pin)", made.ca_pin);
         println!("admin      {} and {}", made.admin_certificate.display(), made.admin_key.display());
-        println!("client     hostmark --config {} host list", made.client_file.display());
+        let client = made.client_file.display();
+        match made.unknown_port {
+            None => println!("client     hostmark --config {client} host list"),
+            Some(url) => {
+                println!("client     hostmark --config {client} --verifier {url} host list");
+                println!("           listen has port 0: PORT is what `verifier serve` prints, another at each start");
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -137,6 +144,7 @@ fn doctor(path: &Path) -> anyhow::Result<ExitCode> {
     let config = Config::load(path)?;
     println!("good  configuration {}", path.display());
     let trust = config.trust_dir.clone();
+    let lacking = hostmark_verifier::trust::lacking(&trust);
     let state = setup::load(config)?;
     println!("good  keys and CA, pin {}", state.ca.pin());
     let mut good = true;
@@ -147,9 +155,12 @@ fn doctor(path: &Path) -> anyhow::Result<ExitCode> {
             println!("bad   {finding}");
         }
     }
-    if !trust.join("ek").is_dir() {
+    if lacking.is_empty() {
+        println!("good  trust directory {}", trust.display());
+    }
+    for one in lacking {
         good = false;
-        println!("bad   {} has no ek/<class>/ directories: every TPM will be unverified", trust.display());
+        println!("bad   {one}");
     }
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }

@@ -72,14 +72,20 @@ fn env(name: &str) -> Option<String> {
 impl Connection {
     /// Puts options, environment and file together.
     pub(super) fn target(&self) -> Result<Target, Failure> {
-        let file = self.file()?;
+        let (path, file) = self.file()?;
         let missing = |what: &str, option: &str, variable: &str| {
             Failure::unusable(format!(
                 "no {what} is known: give {option}, set {variable}, or name a client file (`verifier init` writes one) with --config"
             ))
         };
         let verifier = self.verifier.clone().or_else(|| env("HOSTMARK_VERIFIER")).or(file.verifier);
-        let verifier = verifier.ok_or_else(|| missing("verifier", "--verifier URL", "HOSTMARK_VERIFIER"))?;
+        let verifier = verifier.ok_or_else(|| match &path {
+            Some(path) => Failure::unusable(format!(
+                "{} names no verifier: add verifier = \"https://HOST:PORT\" to it, with the port that `verifier serve` prints, or give --verifier URL",
+                path.display()
+            )),
+            None => missing("verifier", "--verifier URL", "HOSTMARK_VERIFIER"),
+        })?;
         // Whoever names one of the two means it: a file's CA never weakens an option's pin.
         let (ca, pin) = match (&self.ca, &self.ca_pin) {
             (None, None) => match (env("HOSTMARK_CA").map(PathBuf::from), env("HOSTMARK_CA_PIN")) {
@@ -101,18 +107,17 @@ impl Connection {
         Ok(Target { verifier, anchor, cert, key })
     }
 
-    fn file(&self) -> Result<ClientFile, Failure> {
+    /// The client file, if there is one, and where.
+    fn file(&self) -> Result<(Option<PathBuf>, ClientFile), Failure> {
         let named = self.config.clone().or_else(|| env("HOSTMARK_CONFIG").map(PathBuf::from));
-        if let Some(path) = named {
-            return read(&path);
-        }
-        let home = env("XDG_CONFIG_HOME").map(PathBuf::from);
-        let home = home.or_else(|| env("HOME").map(|home| PathBuf::from(home).join(".config")));
-        let usual = home.map(|home| home.join("hostmark/client.toml")).into_iter().chain([PathBuf::from(LOCAL)]);
-        match usual.into_iter().find(|path| path.is_file()) {
-            Some(path) => read(&path),
-            None => Ok(ClientFile::default()),
-        }
+        let path = named.or_else(|| {
+            let home = env("XDG_CONFIG_HOME").map(PathBuf::from);
+            let home = home.or_else(|| env("HOME").map(|home| PathBuf::from(home).join(".config")));
+            let usual = home.map(|home| home.join("hostmark/client.toml")).into_iter().chain([PathBuf::from(LOCAL)]);
+            usual.into_iter().find(|path| path.is_file())
+        });
+        let file = path.as_deref().map(read).transpose()?.unwrap_or_default();
+        Ok((path, file))
     }
 }
 

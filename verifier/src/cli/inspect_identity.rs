@@ -79,6 +79,7 @@ impl EkCert {
         let mut noted = file.2;
         let mut class = None;
         if let Some(dir) = &self.trust {
+            is_trust_directory(dir)?;
             let trust = Trust::load(dir, &self.quirk).map_err(|error| Failure::unusable(error.to_string()))?;
             let chain = chain(&self.chain)?;
             let at = self.at.map_or_else(when::now, Ok)?;
@@ -108,6 +109,29 @@ impl EkCert {
         let refused = view.class == Some(None);
         Ok(Answer::new(&view, text)?.refused_if(refused))
     }
+}
+
+/// Where a verifier takes an absent directory for one that trusts nobody, a person who names one means another.
+fn is_trust_directory(dir: &Path) -> Result<(), Failure> {
+    if dir.join("ek").is_dir() {
+        return Ok(());
+    }
+    let shown = dir.display();
+    if !dir.is_dir() {
+        return Err(Failure::unusable(format!(
+            "{shown} is no directory: --trust names the one that holds ek/<class>/, such as configs/trust"
+        )));
+    }
+    let full = dir.canonicalize().map_err(|error| Failure::io(dir, &error))?;
+    let above = full.ancestors().find(|one| one.file_name().is_some_and(|name| name == "ek")).and_then(Path::parent);
+    Err(Failure::unusable(match above {
+        Some(above) => {
+            format!("{shown} lies inside a trust directory: give the one that holds ek/: --trust {}", above.display())
+        }
+        None => {
+            format!("{shown} holds no ek/: --trust names the directory that holds ek/<class>/, such as configs/trust")
+        }
+    }))
 }
 
 #[derive(Debug, Serialize)]
@@ -159,7 +183,7 @@ impl AreaView {
     }
 }
 
-/// `… ak FILE`: a public area, a public key, or an AK's certificate.
+/// `… ak FILE`: a public area, a public key, or an AK's certificate. What no round would accept is exit 1.
 pub(super) fn ak(file: &Path, style: Style) -> Outcome {
     let bytes = input::read(file, "a public key or certificate", CERTIFICATE_FILE_MAX)?;
     let malformed = |error: &ParseError| Failure::malformed(&name(file), error);
@@ -221,7 +245,12 @@ pub(super) fn ak(file: &Path, style: Style) -> Outcome {
             facts(rows) + &findings(style, &certificate.findings)
         }
     };
-    Answer::new(&view, text)
+    let found = match &view {
+        AkView::Area(area) => &area.findings,
+        AkView::Key { findings, .. } => findings,
+        AkView::Certificate(certificate) => &certificate.findings,
+    };
+    Ok(Answer::new(&view, text)?.refused_if(!found.acceptable()))
 }
 
 #[derive(Debug, Serialize)]
