@@ -38,6 +38,8 @@ pub struct Config {
     pub source: Source,
     /// What of the engines is measured (see `engines`).
     pub engines: crate::engines::EnginesConfig,
+    /// How `hostd apply` restarts daemons that systemd does not run.
+    pub apply: crate::apply::ApplyConfig,
 }
 
 impl Default for Config {
@@ -52,6 +54,7 @@ impl Default for Config {
             host_log_pcr: 13,
             source: Source::default(),
             engines: crate::engines::EnginesConfig::default(),
+            apply: crate::apply::ApplyConfig::default(),
         }
     }
 }

@@ -135,7 +135,7 @@ fn state(engine: &mut EngineState, source: &str, settings: BTreeMap<String, Sett
 }
 
 /// A path that a running daemon names, as seen from the measured root.
-fn below_root(config: &EnginesConfig, path: &str) -> String {
+pub(crate) fn below_root(config: &EnginesConfig, path: &str) -> String {
     match Path::new(path).strip_prefix(&config.root) {
         Ok(below) if !config.root_is_default() => format!("/{}", below.display()),
         _ => path.to_owned(),

@@ -2,6 +2,7 @@
 //!
 //! It reports and never judges: whether this host is trusted is the verifier's decision (DESIGN, law 4).
 
+pub mod apply;
 pub mod client;
 pub mod collect;
 pub mod config;

@@ -92,6 +92,8 @@ pub struct Profile {
     level: Level,
     parts: BTreeSet<Part>,
     controls: BTreeMap<String, Control>,
+    /// What levels below ask for where one above asks for more, the nearest first.
+    below: BTreeMap<String, Vec<Control>>,
     absent: Vec<Absent>,
     digest: FileDigest,
 }
@@ -119,6 +121,7 @@ impl Profile {
         layers.sort_by_key(|layer| (layer.part, layer.level));
         let parts = layers.iter().map(|layer| layer.part).collect();
         let mut controls: BTreeMap<String, Control> = BTreeMap::new();
+        let mut tightened: BTreeMap<String, Vec<Control>> = BTreeMap::new();
         let mut absent = Vec::new();
         let mut seen = BTreeSet::new();
         for layer in layers {
@@ -136,7 +139,9 @@ impl Profile {
                 if let Some(below) = below {
                     control.rows.extend(&below.rows);
                 }
-                controls.insert(control.id.clone(), control);
+                if let Some(below) = controls.insert(control.id.clone(), control) {
+                    tightened.entry(below.id.clone()).or_default().insert(0, below);
+                }
             }
             absent.extend(layer.absent);
             if controls.len() > CONTROLS_MAX {
@@ -144,7 +149,7 @@ impl Profile {
             }
         }
         let digest = digest_of(level, &parts, &controls);
-        Ok(Self { level, parts, controls, absent, digest })
+        Ok(Self { level, parts, controls, below: tightened, absent, digest })
     }
 
     /// The level.
@@ -168,6 +173,11 @@ impl Profile {
     #[must_use]
     pub fn control(&self, id: &str) -> Option<&Control> {
         self.controls.get(id)
+    }
+
+    /// What the levels below ask for under the same id, the nearest first: what still holds where nobody consents to more.
+    pub fn below(&self, id: &str) -> impl Iterator<Item = &Control> {
+        self.below.get(id).into_iter().flatten()
     }
 
     /// SHA-256 over the canonical JSON of level, parts and controls: comments, order and layering leave it as it is.
@@ -286,6 +296,8 @@ mod tests {
         assert_eq!(profile.control("host.a").unwrap().want.to_string(), "at least 2");
         let base = Profile::build(Level::Baseline, good()).unwrap();
         assert_eq!(base.control("host.a").unwrap().want.to_string(), "at least 1", "levels above are left out");
+        let below: Vec<String> = profile.below("host.a").map(|control| control.want.to_string()).collect();
+        assert_eq!((below, base.below("host.a").count()), (vec!["at least 1".to_owned()], 0));
         assert_ne!(base.digest(), profile.digest());
         assert_eq!(profile.digest(), build(good().into_iter().rev().collect()).unwrap().digest());
         assert_eq!(profile.coverage().covered[&5], ["host.a"]);

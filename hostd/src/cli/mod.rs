@@ -2,6 +2,7 @@
 //!
 //! SURFACE: exit codes are the same everywhere, tables by default, `--output json`, progress on a terminal only.
 
+mod apply;
 mod deprovision;
 mod doctor;
 mod explain;
@@ -194,6 +195,19 @@ enum Command {
     ///
     /// Exit code 0: every control holds or does not apply, 1: one fails, 4: none fails and one could not be judged.
     Plan(plan::Args),
+    /// Make this host hold a profile; what nobody confirms in time is undone.
+    ///
+    /// Exit code 0: applied and waiting, or nothing to change, 1: refused or rolled back, 4: not everything is as before.
+    Apply(apply::Args),
+    /// Keep what was applied and waits.
+    Confirm,
+    /// Put back what an apply changed: bytes, rights, owners.
+    ///
+    /// Exit code 0: all is as before, 4: files that somebody changed since were left.
+    Rollback(apply::RollbackArgs),
+    /// Wait for a confirmation, and undo what nobody confirms in time.
+    #[command(hide = true)]
+    DeadMan(apply::GuardArgs),
     /// Say what a control wants, why, and what holds here.
     Explain(explain::Args),
     /// Remove this host's keys, certificate and asset tag.
@@ -219,6 +233,10 @@ pub(crate) fn main() -> ExitCode {
         Command::Measure(args) => measure::run(&cli.common, args),
         Command::Doctor(args) => doctor::run(&cli.common, args).map(ExitCode::from),
         Command::Plan(args) => plan::run(&cli.common, args).map(ExitCode::from),
+        Command::Apply(args) => apply::run(&cli.common, args).map(ExitCode::from),
+        Command::Confirm => apply::confirm(&cli.common).map(ExitCode::from),
+        Command::Rollback(args) => apply::rollback(&cli.common, args).map(ExitCode::from),
+        Command::DeadMan(args) => apply::wait(&cli.common, args).map(ExitCode::from),
         Command::Explain(args) => explain::run(&cli.common, args).map(ExitCode::from),
         Command::Deprovision(args) => deprovision::run(&cli.common, args).map(ExitCode::from),
     };

@@ -14,20 +14,17 @@ use time::format_description::well_known::Rfc3339;
 
 use super::{Common, Exit, Failure, Output, print};
 
-/// Which profile, and of which host.
+/// Where profiles are.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Selection {
+pub(crate) struct Profiles {
     /// Where the profiles are: PART/LEVEL.toml.
     #[arg(long, value_name = "DIR", default_value = DEFAULT_DIRECTORY)]
     pub(crate) profiles: PathBuf,
-    /// Judge this directory as if it were `/`: no running kernel, no running engine.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) root: Option<PathBuf>,
 }
 
-/// Options of `hostd plan`.
+/// Which of them.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct Wanted {
     /// A level (`hardened`), a part (`docker`) or both (`docker/hardened`); default: every part, `baseline`.
     pub(crate) profile: Option<String>,
     /// Only this part (repeatable).
@@ -36,6 +33,23 @@ pub(crate) struct Args {
     /// Up to this level.
     #[arg(long, value_name = "LEVEL")]
     level: Option<Level>,
+}
+
+/// Which profile, and of which host.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Selection {
+    #[command(flatten)]
+    pub(crate) profiles: Profiles,
+    /// Judge this directory as if it were `/`: no running kernel, no running engine.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+}
+
+/// Options of `hostd plan`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    wanted: Wanted,
     /// Exit with 1 when a control of this severity or above fails or cannot be judged, else with 0.
     #[arg(long, value_name = "SEVERITY")]
     fail_on: Option<Severity>,
@@ -85,13 +99,20 @@ impl Selection {
 
     /// Its profile.
     pub(crate) fn profile(&self, level: Level, parts: &BTreeSet<Part>) -> Result<Profile, Failure> {
+        self.profiles.profile(level, parts)
+    }
+}
+
+impl Profiles {
+    /// Reads one.
+    pub(crate) fn profile(&self, level: Level, parts: &BTreeSet<Part>) -> Result<Profile, Failure> {
         load(&self.profiles, level, parts).map_err(|error| Failure::new(Exit::Usage, error))
     }
 }
 
-impl Args {
+impl Wanted {
     /// Level and parts; what is named twice must agree.
-    fn wanted(&self) -> Result<(Level, BTreeSet<Part>), Failure> {
+    pub(crate) fn wanted(&self) -> Result<(Level, BTreeSet<Part>), Failure> {
         let mut parts: BTreeSet<Part> = self.part.iter().copied().collect();
         let mut level = self.level;
         for word in self.profile.iter().flat_map(|named| named.split('/')) {
@@ -118,7 +139,7 @@ impl Args {
 }
 
 pub(crate) fn run(common: &Common, args: &Args) -> Result<Exit, Failure> {
-    let (level, parts) = args.wanted()?;
+    let (level, parts) = args.wanted.wanted()?;
     let profile = args.selection.profile(level, &parts)?;
     let report = examine(&args.selection.host(common)?, &profile);
     let plan = plan(&profile, &report);

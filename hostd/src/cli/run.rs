@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 
+use hostmark_hostd::apply::Applier;
 use hostmark_hostd::collect::CollectError;
 use hostmark_hostd::config::Config;
 use hostmark_hostd::provision::Provisioned;
@@ -31,6 +32,7 @@ const THREADS: usize = 2;
 
 pub(crate) fn run(common: &Common, args: &Args) -> Result<Exit, Failure> {
     let config = common.configuration()?;
+    recover(&config);
     let _held = if args.await_provisioning { await_provisioning(&config)? } else { hold_state(&config)? };
     let tpm = Tpm::open(&config.tcti()?, tpm_auth(&config)?).map_err(|error| failure(&error.into()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -51,6 +53,20 @@ pub(crate) fn run(common: &Common, args: &Args) -> Result<Exit, Failure> {
         run_daemon(&config, tpm, stop).await.map_err(|error| failure(&error))
     })?;
     Ok(Exit::Good)
+}
+
+/// What an apply left behind that was interrupted, or that nobody confirmed. It stops no proof: what is not put back shows in the next round.
+fn recover(config: &Config) {
+    match Applier::new(config).recover() {
+        Ok(recovered) => {
+            for receipt in recovered {
+                tracing::warn!(receipt = receipt.receipt, "rolled back an apply that nobody confirmed");
+            }
+        }
+        Err(error) => {
+            tracing::error!(%error, "an unfinished apply cannot be rolled back from here; run `hostd rollback`")
+        }
+    }
 }
 
 /// Waits without the state's lock and without the TPM: `hostd provision` needs both.

@@ -113,6 +113,21 @@ fn candidates(config: &EnginesConfig) -> (bool, Vec<u32>) {
     (every, pids)
 }
 
+/// The running daemons with this name, of this PID namespace.
+pub(crate) fn pids(config: &EnginesConfig, name: &str) -> Vec<u32> {
+    let (every, pids) = candidates(config);
+    let own = namespace(Path::new("/proc/self"), "pid");
+    let named = |pid: &u32| {
+        let proc = PathBuf::from(format!("/proc/{pid}"));
+        let comm = std::fs::read_to_string(proc.join("comm")).unwrap_or_default();
+        let exe = std::fs::read_link(proc.join("exe")).unwrap_or_default();
+        let exe = exe.to_string_lossy().trim_end_matches(" (deleted)").to_owned();
+        let named = comm.trim_end() == name || exe.rsplit('/').next() == Some(name);
+        named && (!every || namespace(&proc, "pid") == own)
+    };
+    pids.into_iter().filter(named).collect()
+}
+
 /// When the first of the running daemons with this name was started; None when none runs or that cannot be told.
 pub(crate) fn started(config: &EnginesConfig, name: &str) -> Option<SystemTime> {
     // proc(5): `starttime` counts from the boot, in hundredths of a second on every architecture.

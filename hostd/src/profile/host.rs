@@ -20,7 +20,7 @@ pub struct Host {
     pub(crate) root: Root,
     /// Where /proc and /sys of the running kernel are; none for a directory.
     pub(crate) kernel: Option<Root>,
-    config: EnginesConfig,
+    pub(crate) config: EnginesConfig,
     manifest: OnceCell<EngineManifest>,
     inventory: OnceCell<Told<Option<Inventory>>>,
 }

@@ -6,7 +6,7 @@
 mod host;
 mod observe;
 mod plan;
-mod root;
+pub(crate) mod root;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,3 @@
+//! Editing configuration as text: one module for each format.
+
+pub(super) mod json;
