@@ -44,6 +44,14 @@ pub mod operator;
 )]
 #[path = "../../attest/tests/common/identity.rs"]
 pub mod pki;
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what cannot be set up fails its test by panicking"
+)]
+pub mod private;
 pub mod process;
 pub mod programs;
 pub mod recording;

@@ -16,7 +16,7 @@ use nix::fcntl::{Flock, FlockArg};
 const PROGRAMS: [(&str, &str); 3] =
     [("hostmark-hostd", "hostd"), ("hostmark-verifier", "verifier"), ("hostmark-verifier", "hostmark")];
 /// Directories whose newest file decides whether a program is stale.
-const SOURCES: [&str; 4] = ["attest/src", "hostd/src", "verifier/src", "Cargo.lock"];
+const SOURCES: [&str; 5] = ["attest/src", "canary/src", "hostd/src", "verifier/src", "Cargo.lock"];
 
 /// The root of the workspace.
 #[must_use]

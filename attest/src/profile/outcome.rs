@@ -320,14 +320,17 @@ fn seen(control: &Control, effective: &Stated, others: &[Stated], effect: Option
     }
     let Prove::Canary(name) = &control.prove else { return (Status::Pass, String::new()) };
     match effect {
-        Some(Effect::Seen { good: true, .. }) => (Status::Pass, String::new()),
-        Some(Effect::Seen { good: false, value }) => {
+        Some(Effect::Seen { good, value }) if violated("profile.effect", !good) => {
             (Status::Fail, format!("{effective}, but canary {name} shows {value}"))
         }
+        Some(Effect::Seen { .. }) => (Status::Pass, String::new()),
         Some(Effect::Failed(why)) => (Status::Error, format!("canary {name}: {why}")),
         None if violated("profile.canary", true) => (
             Status::Manual,
-            format!("configured as wanted ({}); canary {name} has not shown the effect", effective.source),
+            format!(
+                "configured as wanted ({}); canary {name} has not shown the effect (--canary starts it)",
+                effective.source
+            ),
         ),
         None => (Status::Pass, String::new()),
     }

@@ -1,10 +1,10 @@
 //! `hostd explain CONTROL`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use hostmark_attest::profile::{Control, Level, Outcome, Profile, Status, judge};
-use hostmark_hostd::profile::observe;
+use hostmark_hostd::profile::{canary, observe};
 
 use super::plan::Selection;
 use super::{Common, Exit, Failure, Output, print};
@@ -24,7 +24,9 @@ pub(crate) struct Args {
 pub(crate) fn run(common: &Common, args: &Args) -> Result<Exit, Failure> {
     let (level, profile) = find(args)?;
     let control = profile.control(&args.control).ok_or_else(|| unknown(&args.control, &profile))?;
-    let outcome = judge(control, observe(&args.selection.host(common)?, control), None);
+    let host = args.selection.host(common)?;
+    let effects = if args.selection.canary { canary::of_controls(&host, &[control]) } else { BTreeMap::new() };
+    let outcome = judge(control, observe(&host, control), effects.get(&control.id));
     match common.output {
         Output::Json => {
             print(&serde_json::json!({ "level": level, "control": control, "outcome": outcome }).to_string());
@@ -95,6 +97,7 @@ fn text(level: Level, control: &Control, outcome: &Outcome) -> String {
     for stated in outcome.effective.iter().chain(&outcome.others) {
         line("found", &format!("{}: {}", stated.source, stated.value));
     }
+    line("effect", &outcome.effect.as_ref().map(ToString::to_string).unwrap_or_default());
     line("verdict", outcome.status.name());
     line("", &outcome.reason);
     out

@@ -1,13 +1,13 @@
 //! `hostd plan`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use hostmark_attest::finding::one_line;
 use hostmark_attest::profile::{Heading, Level, Outcome, Part, Profile, ProfileReport, Severity, Status};
 use hostmark_hostd::engines::EnginesConfig;
-use hostmark_hostd::profile::{Change, DEFAULT_DIRECTORY, Host, Plan, examine, load, plan};
+use hostmark_hostd::profile::{Change, DEFAULT_DIRECTORY, Host, Plan, canary, examine_with, load, plan};
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -43,6 +43,9 @@ pub(crate) struct Selection {
     /// Judge this directory as if it were `/`: no running kernel, no running engine.
     #[arg(long, value_name = "DIR")]
     pub(crate) root: Option<PathBuf>,
+    /// Start canary containers in the running engines to see what they really let them do, and remove them again.
+    #[arg(long, conflicts_with = "root")]
+    pub(crate) canary: bool,
 }
 
 /// Options of `hostd plan`.
@@ -141,7 +144,9 @@ impl Wanted {
 pub(crate) fn run(common: &Common, args: &Args) -> Result<Exit, Failure> {
     let (level, parts) = args.wanted.wanted()?;
     let profile = args.selection.profile(level, &parts)?;
-    let report = examine(&args.selection.host(common)?, &profile);
+    let host = args.selection.host(common)?;
+    let effects = if args.selection.canary { canary::effects(&host, &profile) } else { BTreeMap::new() };
+    let report = examine_with(&host, &profile, &effects);
     let plan = plan(&profile, &report);
     if let Some(path) = &args.sarif {
         write(path, &report.to_sarif(&profile).to_string())?;

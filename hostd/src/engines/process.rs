@@ -135,18 +135,12 @@ pub(crate) fn started(config: &EnginesConfig, name: &str) -> Option<SystemTime> 
     let uptime: f64 = read("/proc/uptime".to_owned())?.split(' ').next()?.parse().ok()?;
     let booted = SystemTime::now().checked_sub(Duration::try_from_secs_f64(uptime).ok()?)?;
     let start = |pid: u32| {
-        let comm = read(format!("/proc/{pid}/comm"))?;
-        let exe = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
-        let exe = exe.to_string_lossy().trim_end_matches(" (deleted)").to_owned();
-        if comm.trim_end() != name && exe.rsplit('/').next() != Some(name) {
-            return None;
-        }
         // The name in parentheses may hold spaces; the fields after it are counted from the third.
         let stat = read(format!("/proc/{pid}/stat"))?;
         let ticks: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
         booted.checked_add(Duration::from_millis(ticks.checked_mul(10)?))
     };
-    candidates(config).1.into_iter().filter_map(start).min()
+    pids(config, name).into_iter().filter_map(start).min()
 }
 
 fn all_pids() -> Vec<u32> {

@@ -75,6 +75,16 @@ impl Host {
         self.inventory.get_or_init(take).as_ref().map(Option::as_ref).map_err(Clone::clone)
     }
 
+    /// Docker Engine's socket, if any is known.
+    pub(crate) fn docker_socket(&self) -> Option<PathBuf> {
+        self.config.socket()
+    }
+
+    /// Processes of a running daemon.
+    pub(crate) fn processes(&self, daemon: &str) -> Vec<u32> {
+        engines::process::pids(&self.config, daemon)
+    }
+
     /// `ID-VERSION_ID` of os-release.
     pub(crate) fn distribution(&self) -> String {
         let text = ["/etc/os-release", "/usr/lib/os-release"].iter().find_map(|path| match self.root.text(path) {

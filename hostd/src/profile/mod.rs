@@ -3,16 +3,17 @@
 //! DESIGN law 8 and issue "Hardened host profiles". Establishes for each control what holds and who says so: kernel, engine, arguments, unit,
 //! file. It changes nothing. What it says is hostd's word: the verifier treats it as reported.
 
+pub mod canary;
 mod host;
 mod observe;
 mod plan;
 pub(crate) mod root;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use hostmark_attest::policy::PolicyError;
-use hostmark_attest::profile::{FILE_MAX, Layer, Level, Outcome, Part, Profile, ProfileReport, judge};
+use hostmark_attest::profile::{Effect, FILE_MAX, Layer, Level, Outcome, Part, Profile, ProfileReport, judge};
 
 pub use host::Host;
 pub use observe::observe;
@@ -93,8 +94,14 @@ pub fn load(directory: &Path, level: Level, parts: &BTreeSet<Part>) -> Result<Pr
 /// Observes every control of a profile. No canary runs: what only one of them shows stays `manual`.
 #[must_use]
 pub fn examine(host: &Host, profile: &Profile) -> ProfileReport {
-    let outcomes: Vec<Outcome> =
-        profile.controls().map(|control| judge(control, observe(host, control), None)).collect();
+    examine_with(host, profile, &BTreeMap::new())
+}
+
+/// The same with what canaries showed, by the control's id ([`canary::effects`]).
+#[must_use]
+pub fn examine_with(host: &Host, profile: &Profile, effects: &BTreeMap<String, Effect>) -> ProfileReport {
+    let judged = |control| judge(control, observe(host, control), effects.get(&control.id));
+    let outcomes: Vec<Outcome> = profile.controls().map(judged).collect();
     ProfileReport::new(profile, host.is_live(), outcomes)
 }
 

@@ -18,7 +18,7 @@ use crate::profile::root::{Root, Text};
 /// Most processes that are looked at.
 const PROCESSES_MAX: usize = 1 << 15;
 /// Capabilities by their bits (capability.h).
-const CAPABILITIES: [&str; 41] = [
+pub(in crate::profile) const CAPABILITIES: [&str; 41] = [
     "CHOWN",
     "DAC_OVERRIDE",
     "DAC_READ_SEARCH",

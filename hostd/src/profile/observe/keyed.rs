@@ -295,7 +295,9 @@ fn sources(engine: &str, state: &EngineState, setting: &str) -> Vec<Stated> {
         let mut tables: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for (name, stated) in &state.settings {
             let Some(rest) = name.strip_prefix(&prefix) else { continue };
-            let child = rest.split('.').next().unwrap_or(rest).to_owned();
+            // A runtime's own name may have dots: Docker states `runtimes.io.containerd.runc.v2.path`.
+            let runtime = rest.strip_suffix(".path").filter(|_| setting == "runtimes");
+            let child = runtime.or_else(|| rest.split('.').next()).unwrap_or(rest).to_owned();
             for source in stated.keys() {
                 let names = tables.entry(source).or_default();
                 if names.last() != Some(&child) {

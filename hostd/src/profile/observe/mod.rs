@@ -5,7 +5,7 @@
 
 mod accounts;
 mod audit;
-mod containers;
+pub(super) mod containers;
 mod files;
 mod kernel;
 mod keyed;

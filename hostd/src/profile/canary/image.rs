@@ -1,0 +1,58 @@
+//! The image of a canary: one program and nothing else, made on the spot.
+//!
+//! The archive is what `docker import` takes: ustar (POSIX.1-1988, "pax": ustar Interchange Format) with one file. Nothing is fetched, and what runs
+//! in a container can be held against these bytes.
+
+/// The program (canary/src/main.rs), linked statically.
+pub(super) const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/canary"));
+/// Where it is in the image.
+pub(super) const PATH: &str = "/canary";
+/// Unit of the archive.
+const BLOCK: usize = 512;
+
+/// The image's file system.
+pub(super) fn archive() -> Vec<u8> {
+    let size = PROGRAM.len();
+    let mut header = [0u8; BLOCK];
+    let mut put = |at: usize, text: &str| {
+        for (byte, letter) in header.iter_mut().skip(at).zip(text.bytes()) {
+            *byte = letter;
+        }
+    };
+    put(0, "canary");
+    put(100, "0000555");
+    put(108, "0000000");
+    put(116, "0000000");
+    put(124, &format!("{size:011o}"));
+    put(136, "00000000000");
+    // The checksum counts its own field as spaces.
+    put(148, "        ");
+    put(156, "0");
+    put(257, "ustar");
+    put(263, "00");
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+    for (byte, letter) in header.iter_mut().skip(148).zip(format!("{sum:06o}\0 ").bytes()) {
+        *byte = letter;
+    }
+    let padding = size.next_multiple_of(BLOCK).saturating_sub(size);
+    [&header[..], PROGRAM, &vec![0; padding], &[0; 2 * BLOCK]].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_archive_is_one_static_program() {
+        let archive = archive();
+        assert_eq!(archive.len() % BLOCK, 0);
+        assert_eq!(&archive[BLOCK..BLOCK + PROGRAM.len()], PROGRAM);
+        assert_eq!(&PROGRAM[..4], b"\x7fELF");
+        assert!(!PROGRAM.windows(9).any(|part| part == b"ld-linux-"), "no interpreter");
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a.tar"), &archive).unwrap();
+        let listed = std::process::Command::new("tar").arg("-tvf").arg(dir.path().join("a.tar")).output().unwrap();
+        let listed = String::from_utf8(listed.stdout).unwrap();
+        assert!(listed.starts_with("-r-xr-xr-x") && listed.trim_end().ends_with(" canary"), "{listed}");
+    }
+}
