@@ -71,20 +71,22 @@ impl AdmissionPolicy {
         let raw: RawAdmission = parse_toml(&file, text)?;
         let invalid =
             |id, problem: &str| Err(PolicyError::Invalid { file: file.clone(), id, problem: problem.to_owned() });
-        if !raw.tiers.contains_key(&Submodule::Boot)
-            || raw.tiers.values().any(|tier| !matches!(tier, Tier::Affirming | Tier::Warning))
-        {
+        let unproven = !raw.tiers.contains_key(&Submodule::Boot)
+            || raw.tiers.values().any(|tier| !matches!(tier, Tier::Affirming | Tier::Warning));
+        if violated("admission.tiers", unproven) {
             return invalid(
                 "admission.tiers",
                 "[tiers] names `boot`, and every tier is `affirming` or `warning`: nothing unproven is admitted",
             );
         }
-        if raw.tpm_class.is_empty() || raw.tpm_class.iter().any(|class| matches!(class, TpmClass::None)) {
-            return invalid("admission.tpm-class", "`tpm_class` names the accepted classes; none is not one");
+        let nothing = raw.tpm_class.is_empty() || raw.tpm_class.contains(&TpmClass::None);
+        if violated("admission.tpm-classes", nothing) {
+            return invalid("admission.tpm-classes", "`tpm_class` names the accepted classes; none is not one");
         }
         // Nothing simulated passes for real, and nothing unverified passes for verified.
         for alone in [TpmClass::Simulated, TpmClass::Unverified] {
-            if raw.tpm_class.contains(&alone) && raw.tpm_class.iter().any(|class| *class != alone) {
+            let beside = raw.tpm_class.contains(&alone) && raw.tpm_class.iter().any(|class| *class != alone);
+            if violated("admission.simulated", beside) {
                 return invalid(
                     "admission.simulated",
                     "class simulated or unverified never stands beside another class: nothing simulated passes for real",

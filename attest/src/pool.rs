@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::check::violated;
 use crate::label::{Label, Levels};
 use crate::policy::{PolicyError, parse_toml};
 use crate::span::Span;
@@ -109,13 +110,14 @@ impl Pool {
         let file = format!("pools/{name}.toml");
         let raw: RawPool = parse_toml(&file, text)?;
         let invalid = |id, problem: String| Err(PolicyError::Invalid { file: file.clone(), id, problem });
-        if let Err(error) = levels.accept(&raw.label) {
-            return invalid("pool.label", error.to_string());
+        let unknown = levels.accept(&raw.label).err();
+        if violated("pool.label", unknown.is_some()) {
+            return invalid("pool.label", unknown.map_or_else(String::new, |error| error.to_string()));
         }
-        if !is_name(name) {
+        if violated("pool.name", !is_name(name)) {
             return invalid("pool.name", "a pool's name matches [a-z][a-z0-9-]{0,62}".to_owned());
         }
-        if raw.lease.0 < LEASE_MIN || raw.lease.0 > LEASE_MAX {
+        if violated("pool.lease", !(LEASE_MIN..=LEASE_MAX).contains(&raw.lease.0)) {
             return invalid("pool.lease", "a lease is between 3s and 1h".to_owned());
         }
         Ok(Self { name: name.to_owned(), raw })
@@ -174,4 +176,33 @@ pub fn is_name(text: &str) -> bool {
     bytes.next().is_some_and(|b| b.is_ascii_lowercase())
         && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         && text.len() <= 63
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn d3_a_pool_has_a_known_label_a_plain_name_and_a_short_lease() {
+        const POOL: &str = "label = \"internal@a\"\nmode = \"enforce\"\nlease = \"60s\"\nadmission = \"a\"\n";
+        let refused =
+            |name: &str, from: &str, to: &str| match Pool::parse(name, &POOL.replace(from, to), &Levels::default()) {
+                Ok(_) => None,
+                Err(PolicyError::Invalid { id, .. }) => Some(id),
+                Err(other) => panic!("{other}"),
+            };
+        for (name, from, to, expect) in [
+            ("phi", "", "", None),
+            ("phi", "60s", "3s", None),
+            ("phi", "60s", "1h", None),
+            ("phi", "60s", "2s", Some("pool.lease")),
+            ("phi", "60s", "3601s", Some("pool.lease")),
+            ("phi", "internal", "mine", Some("pool.label")),
+            ("Phi", "", "", Some("pool.name")),
+            ("phi/a", "", "", Some("pool.name")),
+            ("", "", "", Some("pool.name")),
+        ] {
+            assert_eq!(refused(name, from, to), expect, "{name}: {to}");
+        }
+    }
 }

@@ -211,14 +211,12 @@ impl StoredRound {
                     .found(at),
             );
         }
-        if judge.fingerprint(at) != self.meta.judged_by {
-            findings.push(
-                Finding::warning("evidence.judged-by", "judged by another policy or other references than the verifier's")
-                    .expected(format!("{}@{} and the references of that time", self.meta.policy, self.meta.policy_version))
-                    .found(format!("{}@{}", judge.policy().name(), judge.policy().version()))
-                    .fix("give the files that were published when the round was judged, to hold it against the recorded result"),
-            );
-        }
+        findings.check("evidence.judged-by", judge.fingerprint(at) != self.meta.judged_by, || {
+            Finding::warning("", "judged by another policy or other references than the verifier's")
+                .expected(format!("{}@{} and the references of that time", self.meta.policy, self.meta.policy_version))
+                .found(format!("{}@{}", judge.policy().name(), judge.policy().version()))
+                .fix("give the files that were published when the round was judged, to hold it against the recorded result")
+        });
         let (claims, told) = match self.judge(judge, at) {
             Ok(claims) => (Some(claims), Vec::new()),
             Err(told) => (None, told.into_vec()),

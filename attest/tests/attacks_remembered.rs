@@ -17,6 +17,7 @@ use common::bench::{Host, booted, command_line, judge, judge_by, policy, told};
 use hostmark_attest::appraisal::{Appraisal, Judge};
 use hostmark_attest::digest::{Digest, HashAlg, sha256};
 use hostmark_attest::finding::Severity::Error;
+use hostmark_attest::host_log::Event;
 use hostmark_attest::manifest::{EngineManifest, EngineState, FileDigest, FileState, Mode};
 use hostmark_attest::policy::capture::{Capture, capture};
 use hostmark_attest::tier::{Submodule, Tier};
@@ -118,6 +119,13 @@ fn b5_a_log_that_cannot_be_read_proves_nothing() {
     host.flood = vec![0xff; 20];
     lost(&mut host, Submodule::Runtime, "ima.malformed");
     host.flood.clear();
+    host.whole = true;
+    good(&host.round(&judge).unwrap());
+    // A manifest that was measured, and that nobody can read.
+    host.manifest = b"{".to_vec();
+    host.log(&Event::Manifest { sha256: sha256(&[b"{"]) });
+    lost(&mut host, Submodule::Engine, "engine.manifest-malformed");
+    host.report(&manifest("runc 1"));
     host.whole = true;
     good(&host.round(&judge).unwrap());
 }

@@ -157,6 +157,10 @@ fn a_platform_certificate_counts_under_the_chain_that_is_given() {
     assert_eq!(json_of(0, &["inspect", "platform-cert", shown(&file), "--chain", shown(&ca)])["verified"], json!(true));
     let refused = json_of(1, &["inspect", "platform-cert", shown(&file), "--chain", shown(&other)]);
     assert_eq!((&refused["verified"], ids(&refused)), (&json!(false), vec!["platform-certificate.signature"]));
+    // This form names no EK, so no EK is its own.
+    let foreign = json_of(1, &["inspect", "platform-cert", shown(&file), "--chain", shown(&ca), "--ek", shown(&file)]);
+    assert_eq!((&foreign["verified"], &foreign["ek_is_holder"]), (&json!(true), &json!(false)));
+    assert_eq!(ids(&foreign), ["platform-certificate.holder"]);
 }
 
 #[test]

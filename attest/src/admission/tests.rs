@@ -160,9 +160,16 @@ fn a22_a_tag_that_is_withheld_meets_no_condition() {
 
 #[test]
 fn a12_simulated_never_stands_beside_another_class() {
-    let both = POLICY.replace("[\"hardware\"]", "[\"hardware\", \"simulated\"]");
-    let refused = AdmissionPolicy::parse("a", &both);
-    assert!(matches!(refused, Err(PolicyError::Invalid { id: "admission.simulated", .. })));
-    let none = POLICY.replace("boot = \"affirming\"", "boot = \"none\"");
-    assert!(matches!(AdmissionPolicy::parse("a", &none), Err(PolicyError::Invalid { id: "admission.tiers", .. })));
+    AdmissionPolicy::parse("a", POLICY).unwrap();
+    for (from, to, refused) in [
+        ("[\"hardware\"]", "[\"hardware\", \"simulated\"]", "admission.simulated"),
+        ("[\"hardware\"]", "[\"unverified\", \"hardware\"]", "admission.simulated"),
+        ("[\"hardware\"]", "[]", "admission.tpm-classes"),
+        ("[\"hardware\"]", "[\"none\"]", "admission.tpm-classes"),
+        ("boot = \"affirming\"", "boot = \"none\"", "admission.tiers"),
+        ("boot = \"affirming\"", "", "admission.tiers"),
+    ] {
+        let parsed = AdmissionPolicy::parse("a", &POLICY.replace(from, to));
+        assert!(matches!(parsed, Err(PolicyError::Invalid { id, .. }) if id == refused), "{to}: {parsed:?}");
+    }
 }

@@ -302,11 +302,9 @@ impl Tally {
                     .found(several(self.pseudo)),
             );
         }
-        if log.format == Format::Sha1 {
-            findings.push(
-                Finding::warning("boot.sha1-only", "the log carries SHA-1 digests only")
-                    .fix("enable the TPM's SHA-256 bank in the firmware"),
-            );
-        }
+        findings.check("boot.sha1-only", log.format == Format::Sha1, || {
+            Finding::warning("", "the log carries SHA-1 digests only")
+                .fix("enable the TPM's SHA-256 bank in the firmware")
+        });
     }
 }

@@ -15,6 +15,7 @@ use time::OffsetDateTime;
 use super::ak::AkPublic;
 use super::nv::{NvPublic, TAG_ATTRIBUTES, TAG_INDEX};
 use crate::bytes::Reader;
+use crate::check::violated;
 use crate::digest::HashAlg;
 use crate::finding::{Finding, Findings};
 use crate::jws::{self, KeySet, Purpose, SignError};
@@ -161,7 +162,7 @@ pub fn verify_provisioning(nv: &[u8], signers: &KeySet) -> Result<ProvisionedTag
     let signer = jws::verify_detached(&PURPOSE, payload, token, signers)?;
     let tag: Tag = serde_json::from_slice(payload).map_err(|error| unreadable(&error.to_string()))?;
     tag.check().map_err(|error| unreadable(&error.to_string()))?;
-    if tag.to_bytes() != payload {
+    if violated("tag.payload", tag.to_bytes() != payload) {
         return Err(unreadable("its JSON is not in the canonical form"));
     }
     Ok(ProvisionedTag { tag, signer })

@@ -354,10 +354,10 @@ fn describe<'l>(
             "the list has violations: files that were open for writing while measured; their entries prove nothing";
         findings.push(Finding::warning("ima.violation", message).found(violations));
     }
-    if running.rule == Rule::PaddedSha1 {
+    findings.check("ima.padded-sha1", running.rule == Rule::PaddedSha1, || {
         let message = "PCR 10 is extended with SHA-1 template digests padded with zeros (quirk ima-padded-sha1)";
-        findings.push(Finding::warning("ima.padded-sha1", message).fix("boot a kernel of 5.8 or later"));
-    }
+        Finding::warning("", message).fix("boot a kernel of 5.8 or later")
+    });
     let mut pcr10 = start.pcr10.clone();
     // A bank that is not quoted now has no running value behind the new entries.
     if verified > 0 {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::control::Raw as RawControl;
 use super::{CONTROLS_MAX, Control, FILE_MAX, Level, Part, ROWS, TEXT_MAX};
+use crate::check::violated;
 use crate::digest::sha256;
 use crate::manifest::FileDigest;
 use crate::policy::{PolicyError, at_place, parse_toml};
@@ -53,11 +54,11 @@ impl Layer {
     pub fn parse(part: Part, level: Level, text: &str) -> Result<Self, PolicyError> {
         let file = format!("profiles/{part}/{level}.toml");
         let invalid = |id, problem: String| Err(PolicyError::Invalid { file: file.clone(), id, problem });
-        if text.len() > FILE_MAX {
+        if violated("profile.size", text.len() > FILE_MAX) {
             return invalid("profile.size", format!("it is larger than {FILE_MAX} bytes"));
         }
         let Raw { controls, absent } = parse_toml(&file, text)?;
-        if controls.len() > CONTROLS_MAX {
+        if violated("profile.size", controls.len() > CONTROLS_MAX) {
             return invalid("profile.size", format!("it has more than {CONTROLS_MAX} controls"));
         }
         let whole = |raw: toml::Spanned<RawControl>| {
@@ -67,18 +68,19 @@ impl Layer {
         let controls: Vec<Control> = controls.into_iter().map(whole).collect::<Result<_, _>>()?;
         let mut ids = BTreeSet::new();
         for control in &controls {
-            if control.id.split('.').next() != Some(part.name()) {
+            if violated("profile.id", control.id.split('.').next() != Some(part.name())) {
                 return invalid("profile.id", format!("`{}`: ids of this file begin with `{part}.`", control.id));
             }
-            if !ids.insert(&control.id) {
+            if violated("profile.id", !ids.insert(&control.id)) {
                 return invalid("profile.id", format!("`{}` is written twice", control.id));
             }
-            if control.tightens && level == Level::Baseline {
+            if violated("profile.tightens", control.tightens && level == Level::Baseline) {
                 return invalid("profile.tightens", format!("`{}`: there is no level below baseline", control.id));
             }
         }
         for one in &absent {
-            if !(1..=ROWS).contains(&one.row) || one.reason.is_empty() || one.reason.len() > TEXT_MAX {
+            let said = (1..=ROWS).contains(&one.row) && (1..=TEXT_MAX).contains(&one.reason.len());
+            if violated("profile.absent", !said) {
                 return invalid("profile.absent", format!("[[absent]] names a row from 1 to {ROWS} and the reason"));
             }
         }
@@ -127,12 +129,12 @@ impl Profile {
         for layer in layers {
             let file = format!("profiles/{}/{}.toml", layer.part, layer.level);
             let invalid = |id, problem: String| Err(PolicyError::Invalid { file: file.clone(), id, problem });
-            if !seen.insert((layer.part, layer.level)) {
+            if violated("profile.layer", !seen.insert((layer.part, layer.level))) {
                 return invalid("profile.layer", "two files for one part and level".to_owned());
             }
             for control in layer.controls {
                 let below = controls.get(&control.id);
-                if let Some(problem) = stands(&control, below) {
+                if let Some(problem) = stands(&control, below).filter(|_| violated("profile.tightens", true)) {
                     return invalid("profile.tightens", format!("`{}` {problem}", control.id));
                 }
                 let mut control = control;
@@ -144,7 +146,7 @@ impl Profile {
                 }
             }
             absent.extend(layer.absent);
-            if controls.len() > CONTROLS_MAX {
+            if violated("profile.size", controls.len() > CONTROLS_MAX) {
                 return invalid("profile.size", format!("a profile has at most {CONTROLS_MAX} controls"));
             }
         }
@@ -267,6 +269,7 @@ mod tests {
             (Level::Baseline, "[[controls]]".to_owned(), "line 1, column 3: unknown field `controls`"),
             (Level::Baseline, "[[absent]]\nrow = 128\nreason = 'x'".to_owned(), "profile.absent"),
             (Level::Baseline, "[[absent]]\nrow = 1\nreason = ''".to_owned(), "profile.absent"),
+            (Level::Baseline, "[[absent]]\nrow = 0\nreason = 'x'".to_owned(), "profile.absent"),
             (Level::Baseline, " ".repeat(FILE_MAX + 1), "profile.size"),
         ] {
             let told = refused(Layer::parse(Part::Host, level, &text));

@@ -90,7 +90,8 @@ pub struct Host {
     pub host_log: Vec<u8>,
     /// systemd's log, sent as it stands.
     pub userspace_log: Vec<u8>,
-    manifest: Vec<u8>,
+    /// Sent as it stands; what was logged of it is another thing.
+    pub manifest: Vec<u8>,
     clock: u64,
     /// The next round sends the list from entry 0.
     pub whole: bool,

@@ -3,6 +3,7 @@
 use axum::extract::{FromRequest, Request};
 use axum::http::{StatusCode, header::CONTENT_TYPE};
 use bytes::Bytes;
+use hostmark_attest::check::violated;
 use hostmark_attest::finding::Finding;
 use serde::de::DeserializeOwned;
 
@@ -31,7 +32,7 @@ pub(crate) fn too_large() -> Refusal {
 }
 
 async fn read<S: Send + Sync>(request: Request, state: &S) -> Outcome<Bytes> {
-    if request.headers().contains_key(axum::http::header::CONTENT_ENCODING) {
+    if violated("request.encoding", request.headers().contains_key(axum::http::header::CONTENT_ENCODING)) {
         let finding = Finding::error("request.encoding", "compressed bodies are not accepted");
         return Err(Refusal::new(Kind::MediaType, finding));
     }
@@ -49,7 +50,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
 
     async fn from_request(request: Request, state: &S) -> Outcome<Self> {
         let media = media_type(&request);
-        if media.split(';').next().map(str::trim) != Some("application/json") {
+        if violated("request.media-type", media.split(';').next().map(str::trim) != Some("application/json")) {
             let finding =
                 Finding::error("request.media-type", "this route takes JSON").expected("application/json").found(media);
             return Err(Refusal::new(Kind::MediaType, finding));

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Extension, State};
+use hostmark_attest::check::violated;
 use hostmark_attest::finding::Finding;
 use hostmark_attest::wire::{Challenge, EVIDENCE_TYPE, RoundOutcome};
 
@@ -32,7 +33,7 @@ pub(super) async fn evidence(
     body: BodyBytes,
 ) -> Outcome<Json<RoundOutcome>> {
     let host = caller.host()?.to_owned();
-    if body.media_type != EVIDENCE_TYPE {
+    if violated("request.media-type", body.media_type != EVIDENCE_TYPE) {
         let finding = Finding::error("request.media-type", "this route takes a round's evidence")
             .expected(EVIDENCE_TYPE)
             .found(body.media_type);

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use hostmark_attest::check::violated;
 use hostmark_attest::finding::Finding;
 
 use super::Body;
@@ -34,7 +35,7 @@ pub(super) async fn create(
     {
         return Err(Refusal::field("min_class", "the classes are simulated, unverified, virtual, firmware, hardware"));
     }
-    if new.ek_id.is_none() && new.min_class.is_none() {
+    if violated("token.unbound", new.ek_id.is_none() && new.min_class.is_none()) {
         let finding =
             Finding::error("token.unbound", "a join token is bound to one TPM (ek_id) or to a least class (min_class)");
         return Err(Refusal::new(Kind::Malformed, finding));

@@ -282,16 +282,12 @@ impl PlatformCert {
             let (_, ek, _) = read(path)?;
             let is = certificate.ek_certificate.as_ref().is_some_and(|holder| holder.is(&ek));
             ek_is_holder = Some(is);
-            if !is {
-                noted.push(
-                    Finding::error("platform-certificate.holder", "the platform certificate is for another TPM")
-                        .expected(
-                            certificate.ek_certificate.as_ref().map_or_else(unstated, |holder| holder.serial.clone()),
-                        )
-                        .found(path.display())
-                        .fix("look for the machine whose TPM has this EK certificate: a board or a TPM was exchanged"),
-                );
-            }
+            noted.check("platform-certificate.holder", !is, || {
+                Finding::error("", "the platform certificate is for another TPM")
+                    .expected(certificate.ek_certificate.as_ref().map_or_else(unstated, |holder| holder.serial.clone()))
+                    .found(path.display())
+                    .fix("look for the machine whose TPM has this EK certificate: a board or a TPM was exchanged")
+            });
         }
         let refused = verified == Some(false) || ek_is_holder == Some(false);
         let view = PlatformView { certificate, verified, ek_is_holder, findings: noted };

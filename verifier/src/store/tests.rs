@@ -245,6 +245,7 @@ fn a13_only_the_latest_enrolment_of_a_host_collects_a_certificate() {
     assert_eq!((collect(&first, 4).as_str(), collect(&slow, 4).as_str()), ("enrolment.superseded", "approved"));
     let again = desk.begin(0, 0, None);
     assert_eq!(collect(&slow, 5), "approved", "a challenge alone ends nothing");
+    assert_eq!(collect(&again, 5), "enrolment.not-activated", "and gives nothing");
     assert_eq!(told(&desk.activate(&again, 6)), "approved");
     for (one, expect) in
         [(&first, "enrolment.superseded"), (&slow, "enrolment.superseded"), (&again, "approved"), (&again, "approved")]
