@@ -4,6 +4,8 @@
 //! vouches that it lives in a TPM, and no enrolment attribute is applied. Signatures that come without their TPMT_SIGNATURE
 //! header (raw RSA, DER ECDSA) are accepted, and said to be so.
 
+use std::collections::BTreeMap;
+
 use rustls_pki_types::SubjectPublicKeyInfoDer;
 use rustls_pki_types::pem::PemObject as _;
 use serde::Serialize;
@@ -11,7 +13,7 @@ use serde::Serialize;
 use crate::bytes::{ParseError, Problem, Reader};
 use crate::digest::{Digest, HashAlg, PcrBanks};
 use crate::finding::{Finding, Findings};
-use crate::quote::{QuoteExpectation, verify_quote};
+use crate::quote::{GenuineQuote, QuoteExpectation, verify_quote};
 use crate::selection::{BankSelection, PcrSelection};
 use crate::tpm::attest::{Attest, AttestError, Attested, TPM_GENERATED_VALUE, bitmap};
 use crate::tpm::key::PublicKey;
@@ -107,11 +109,69 @@ impl From<Findings> for Verdict {
     }
 }
 
+/// What a verified quote says, as its JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct QuoteFacts {
+    /// The AK's name in hex, recomputed from its public area; None where the file holds a key alone.
+    pub ak_name: Option<String>,
+    /// The AK's kind of key.
+    pub ak_key: String,
+    /// The PCRs that are covered, as `sha256:0,1`.
+    pub selection: String,
+    /// The values of these PCRs in hex, by bank and index.
+    pub pcrs: BTreeMap<&'static str, BTreeMap<u8, String>>,
+    /// pcrDigest in hex: the hash of these values.
+    pub pcr_digest: String,
+    /// Milliseconds for which the TPM has been powered since it was last cleared.
+    pub clock: u64,
+    /// TPM resets since then.
+    pub reset_count: u32,
+    /// Restarts and resumes since the last reset.
+    pub restart_count: u32,
+    /// Whether no value of the clock above this one was ever shown.
+    pub safe: bool,
+    /// The TPM's firmware version in hex. Like both counts, a TPM obfuscates it for keys outside the endorsement and platform hierarchies.
+    pub firmware_version: String,
+}
+
+impl QuoteFacts {
+    fn of(quote: &GenuineQuote, ak: &AkFile, pcr_digest: &[u8]) -> Self {
+        let bank = |(bank, values): (&HashAlg, &BTreeMap<u8, Digest>)| {
+            (bank.name(), values.iter().map(|(index, value)| (*index, value.to_string())).collect())
+        };
+        let clock = quote.clock_info();
+        Self {
+            ak_name: ak.public.as_ref().map(|public| hex::encode(public.name().as_bytes())),
+            ak_key: ak.key.kind(),
+            selection: quote.selection().to_string(),
+            pcrs: quote.pcrs().iter().map(bank).collect(),
+            pcr_digest: hex::encode(pcr_digest),
+            clock: clock.clock,
+            reset_count: clock.reset_count,
+            restart_count: clock.restart_count,
+            safe: clock.safe,
+            firmware_version: format!("{:#018x}", quote.firmware_version()),
+        }
+    }
+}
+
+/// The answer of `hostmark verify quote`, as its JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct QuoteVerdict {
+    /// Verified or refused.
+    pub verdict: Outcome,
+    /// Every finding.
+    pub findings: Findings,
+    /// What was verified; nothing of a quote that is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quote: Option<QuoteFacts>,
+}
+
 /// Verifies a quote from files.
 ///
 /// # Errors
 /// [`FileError`] when a file cannot be read as what it should be. Anything suspicious that can be read is a finding.
-pub fn verify_quote_files(files: &QuoteFiles<'_>) -> Result<Verdict, FileError> {
+pub fn verify_quote_files(files: &QuoteFiles<'_>) -> Result<QuoteVerdict, FileError> {
     let at = |file| move |error| FileError { file, error };
     let attest = unwrap_attest(files.attest);
     let parsed = match Attest::parse(attest) {
@@ -167,10 +227,17 @@ pub fn verify_quote_files(files: &QuoteFiles<'_>) -> Result<Verdict, FileError> 
         selection: files.select.unwrap_or(&own),
         qualifying_data: files.nonce,
     };
+    let mut quote = None;
     findings.append(match verify_quote(attest, &signature, &values, &expect) {
-        Ok((_, more)) | Err(more) => more,
+        Ok((genuine, more)) => {
+            quote = Some(QuoteFacts::of(&genuine, &ak, &pcr_digest));
+            more
+        }
+        Err(more) => more,
     });
-    Ok(findings.into())
+    let quote = quote.filter(|_| findings.acceptable());
+    let Verdict { verdict, findings } = findings.into();
+    Ok(QuoteVerdict { verdict, findings, quote })
 }
 
 /// The TPMS_ATTEST inside a TPM2B_ATTEST, or the bytes themselves.

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use hostmark_attest::digest::{Digest, HashAlg, PcrBanks};
 use hostmark_attest::finding::Severity;
 use hostmark_attest::tools::{
-    Outcome, QuoteFiles, Verdict, read_ak, read_serialized_pcrs, unwrap_attest, verify_quote_files,
+    Outcome, QuoteFiles, QuoteVerdict as Verdict, read_ak, read_serialized_pcrs, unwrap_attest, verify_quote_files,
 };
 use hostmark_attest::tpm::attest::{Attest, Attested};
 use hostmark_attest::tpm::key::PublicKey;

@@ -127,8 +127,39 @@ fn recorded_boots_are_read() {
             assert_eq!(list["templates"]["ima-sig"], entries, "{boot}");
             assert_eq!(list["pcr10"]["sha256"], quoted(10), "{boot}");
             assert_eq!(list["pcr10"]["sha1"].as_str().unwrap().len(), 40);
+            let all = json_run(&["inspect", "ima", "-v", &recorded(boot, file)]).json();
+            let all = all["entry_list"].as_array().unwrap();
+            assert_eq!(
+                (all.len() as u64, &all[0]["path"]),
+                (list["entries"].as_u64().unwrap(), &json!("boot_aggregate"))
+            );
+            assert!(all[1]["digest"].as_str().unwrap().starts_with("sha256:"), "{}", all[1]);
+            let last = all.last().unwrap()["path"].as_str().unwrap();
+            assert!(run(&["inspect", "ima", "-v", &recorded(boot, file)]).out.contains(last), "{last}");
         }
     }
+}
+
+#[test]
+fn an_event_whose_text_was_changed_is_a_warning_with_its_kind() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = std::fs::read(recorded("systemd", "boot-log.bin")).unwrap();
+    let honest = json_run(&["inspect", "boot-log", &recorded("systemd", "boot-log.bin")]).json();
+    let about = |log: &Value| {
+        let list = log["findings"].as_array().unwrap().clone();
+        list.into_iter().find(|one| one["id"] == "boot.event-data-unauthenticated")
+    };
+    assert_eq!(about(&honest), None);
+    let text = b"Calling EFI Application from Boot Option";
+    let at = log.windows(text.len()).position(|part| part == text).unwrap();
+    log[at] = b'F';
+    let forged = write(&dir, "forged", &log);
+    let seen = about(&json_run(&["inspect", "boot-log", &forged]).json()).unwrap();
+    assert_eq!(seen["severity"], "warning", "{seen}");
+    assert!(seen["found"].as_str().unwrap().starts_with("1 EV_EFI_ACTION (first: event "), "{seen}");
+    // Without -v too: it is what the reader must not miss.
+    let text = run(&["inspect", "boot-log", &forged]).out;
+    assert!(text.contains("warning  boot.event-data-unauthenticated"), "{text}");
 }
 
 /// Arguments of `verify quote` for a recorded boot.
@@ -169,6 +200,20 @@ fn quotes_are_verified_or_refused_with_the_finding() {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let seen = json_run(&arguments);
         assert_eq!((seen.code, &seen.json()["verdict"]), (0, &json!("verified")), "{boot}: {seen:?}");
+        // What was verified is said: who signed, over what, and when in the TPM's life.
+        let quote = &seen.json()["quote"];
+        let name = std::fs::read(recorded(boot, "ak.name")).unwrap();
+        assert_eq!(quote["ak_name"], hex::encode(name), "{boot}");
+        let values = std::fs::read_to_string(recorded(boot, "pcrs.quoted.txt")).unwrap();
+        let pcr7 = values.lines().find_map(|line| line.strip_prefix("sha256 7 ")).unwrap();
+        assert_eq!(quote["pcrs"]["sha256"]["7"], pcr7, "{boot}");
+        assert!(quote["clock"].as_u64().unwrap() > 0 && quote["reset_count"].is_u64(), "{quote}");
+        let text = run(&arguments).out;
+        for part in
+            ["AK name", "sha256:0,1,", quote["pcr_digest"].as_str().unwrap(), "resets", "restarts", "firmware   0x"]
+        {
+            assert!(text.contains(part), "{part} in {text}");
+        }
     }
     for (option, value, expect) in rows {
         let mut arguments = quote("plain");
@@ -183,6 +228,11 @@ fn quotes_are_verified_or_refused_with_the_finding() {
         let refusals: Vec<&str> = refusals.map(|one| one["id"].as_str().unwrap()).collect();
         assert_eq!(refusals, expect, "{option} {value}");
         assert_eq!(seen.code, i32::from(!expect.is_empty()), "{option} {value}");
+        assert_eq!(
+            verdict.get("quote").is_some(),
+            expect.is_empty(),
+            "nothing of a refused quote is shown as verified"
+        );
         assert_eq!(verdict["verdict"], if expect.is_empty() { "verified" } else { "refused" });
         for finding in verdict["findings"].as_array().unwrap() {
             let keys: Vec<&String> = finding.as_object().unwrap().keys().collect();

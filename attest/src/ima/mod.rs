@@ -17,7 +17,7 @@ mod template;
 
 pub use boot_aggregate::check_boot_aggregate;
 pub use entry::{DigestOf, Entry, FileMeasurement, Shape};
-pub use inspect::inspect;
+pub use inspect::{EntryView, LISTED_MAX, inspect, list_entries};
 pub use keys::ImaKey;
 pub use parse::{ImaFormat, ImaLog, boundaries};
 pub use replay::{ImaMismatch, ImaPosition, ImaPrefix, ImaQuirks, replay_prefix};

@@ -36,6 +36,7 @@ pub const PARSERS: &[Row] = &[
     ("identity/tpm_attributes.rs", "from_alternative_name", &["certificate-parts", "ek-certificate"]),
     ("identity/tpm_attributes.rs", "from_directory_attributes", &["certificate-parts", "ek-certificate"]),
     ("ima/inspect.rs", "inspect", &["ima-binary", "ima-ascii"]),
+    ("ima/inspect.rs", "list_entries", &["ima-binary", "ima-ascii"]),
     ("ima/keys.rs", "from_pem", &["ima-key", "policy"]),
     ("ima/keys.rs", "from_spki", &["ima-key", "round-state"]),
     ("ima/keys.rs", "issued", &["ima-key"]),

@@ -24,7 +24,7 @@ pub(super) enum Inspect {
         /// The log; `-` is standard input.
         file: PathBuf,
     },
-    /// IMA's list (binary_runtime_measurements or ascii_runtime_measurements).
+    /// IMA's list (binary_runtime_measurements or ascii_runtime_measurements). -v lists the first 10,000 entries.
     Ima {
         /// The list; `-` is standard input.
         file: PathBuf,
@@ -132,7 +132,8 @@ fn description(style: Style, said: &boot_log::Description) -> String {
 
 fn ima(file: &Path, style: Style) -> Outcome {
     let bytes = input::read(file, "an IMA list", ima::parse::LIST_MAX)?;
-    let seen = ima::inspect(&bytes).map_err(|error| unreadable("ima", file, &bytes, &error))?;
+    let look = if style.verbose { ima::list_entries } else { ima::inspect };
+    let seen = look(&bytes).map_err(|error| unreadable("ima", file, &bytes, &error))?;
     let templates: Vec<String> = seen.templates.iter().map(|(name, count)| format!("{name} {count}")).collect();
     let mut text = facts([
         ("entries", seen.entries.to_string()),
@@ -141,6 +142,24 @@ fn ima(file: &Path, style: Style) -> Outcome {
         ("PCR 10 sha1", seen.pcr10.sha1.clone()),
         ("PCR 10 sha256", seen.pcr10.sha256.clone()),
     ]);
+    if let Some(list) = &seen.entry_list {
+        let rows = list.iter().map(|one| {
+            vec![
+                one.index.to_string().into(),
+                one.pcr.to_string().into(),
+                one.template.as_str().into(),
+                one.digest.as_str().into(),
+                if one.signed { "yes".into() } else { "-".into() },
+                one.path.as_str().into(),
+            ]
+        });
+        text += &format!("\n{}", style.table(&["entry", "pcr", "template", "digest", "signature", "path"], rows));
+        let listed = u64::try_from(list.len()).unwrap_or(u64::MAX);
+        let left = seen.entries.saturating_sub(listed);
+        if left > 0 {
+            text += &format!("{left} more entries are not listed: the first {} are\n", ima::LISTED_MAX);
+        }
+    }
     text += &findings(style, &seen.findings);
     Answer::new(&seen, text)
 }

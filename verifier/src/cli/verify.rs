@@ -141,7 +141,28 @@ fn quote(files: &Quote, style: Style) -> Outcome {
         };
         Failure::malformed(&path.display().to_string(), &error.error)
     })?;
-    let text = verdict_text(style, verdict.verdict == Verdict::Verified, &verdict.findings);
+    let mut text = verdict_text(style, verdict.verdict == Verdict::Verified, &verdict.findings);
+    if let Some(quote) = &verdict.quote {
+        let name = quote.ak_name.clone().unwrap_or_else(|| "unknown: --ak is a public key alone".to_owned());
+        let values: usize = quote.pcrs.values().map(std::collections::BTreeMap::len).sum();
+        text += "\n";
+        text += &facts([
+            ("AK name", name),
+            ("AK", quote.ak_key.clone()),
+            ("PCRs", quote.selection.clone()),
+            ("pcrDigest", format!("{} (of the {values} given values)", quote.pcr_digest)),
+            ("clock", format!("{} ms{}", quote.clock, if quote.safe { "" } else { ", not safe" })),
+            ("resets", quote.reset_count.to_string()),
+            ("restarts", quote.restart_count.to_string()),
+            ("firmware", quote.firmware_version.clone()),
+        ]);
+        if style.verbose {
+            let rows = quote.pcrs.iter().flat_map(|(bank, values)| {
+                values.iter().map(|(pcr, value)| vec![(*bank).into(), pcr.to_string().into(), value.as_str().into()])
+            });
+            text += &format!("\n{}", style.table(&["bank", "pcr", "quoted value"], rows));
+        }
+    }
     Ok(Answer::new(&verdict, text)?.refused_if(verdict.verdict == Verdict::Refused))
 }
 

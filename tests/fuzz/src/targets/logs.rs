@@ -163,7 +163,7 @@ pub(super) fn ccel(bytes: &[u8]) {
 }
 
 pub(super) fn ima_binary(bytes: &[u8]) {
-    let _ = ima::inspect(bytes);
+    assert_eq!(ima::inspect(bytes).is_ok(), ima::list_entries(bytes).is_ok());
     let (log, starts) = (ImaLog::parse_as(bytes, ImaFormat::Binary), boundaries(bytes));
     let Ok(log) = log else { return };
     let begins: Vec<usize> = log.entries().map(|entry| entry.at()).collect();
@@ -176,7 +176,7 @@ pub(super) fn ima_binary(bytes: &[u8]) {
 }
 
 pub(super) fn ima_ascii(bytes: &[u8]) {
-    let _ = ima::inspect(bytes);
+    assert_eq!(ima::inspect(bytes).is_ok(), ima::list_entries(bytes).is_ok());
     let Ok(log) = ImaLog::parse_as(bytes, ImaFormat::Ascii) else { return };
     // Each line by itself says what it says among the others.
     let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
