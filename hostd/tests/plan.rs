@@ -101,15 +101,52 @@ fn a_plan_says_from_and_to_and_its_exit_code_whether_anything_is_pending() {
 }
 
 #[test]
+fn a_plan_tells_each_thing_once_and_where_to_read_on() {
+    let dir = tempfile::tempdir().unwrap();
+    docker(dir.path());
+    let (_, table, _) = hostd(dir.path(), &shipped(), &["plan"]);
+    let line = |part: &str| table.lines().find(|line| line.contains(part)).unwrap_or_else(|| panic!("{part}: {table}"));
+    // What is not installed is said once for all of its controls.
+    assert!(line("controls: podman is not installed").starts_with("not-applicable  "), "{table}");
+    assert_eq!(table.matches("podman is not installed").count(), 1, "{table}");
+    // An audit rule is named once, and the file that lacks it.
+    assert!(
+        table.contains("        audit -w /etc/docker -p wa: absent (/etc/audit/audit.rules) → present\n"),
+        "{table}"
+    );
+    assert!(!table.contains("audit.rules says"), "{table}");
+    let profiles = format!("profiles: {}; more on a control: hostd explain ID", shipped().display());
+    assert_eq!(table.lines().last(), Some(profiles.as_str()));
+
+    // What fails and is changed by nothing here says what was wanted.
+    let own = dir.path().join("own");
+    put(
+        &own,
+        "workload/baseline.toml",
+        "[[control]]\nid = \"workload.x\"\ntitle = \"t\"\nrefs = []\nrole = \"operator\"\nseverity = \"low\"\nfix = \"evidence\"\nresource = { file = \"/etc/docker\" }\nwant = \"absent\"\nprove = \"file\"\n",
+    );
+    let (code, table, _) = hostd(dir.path(), &own, &["plan", "workload"]);
+    assert!(code == 1 && table.contains("wanted /etc/docker: absent"), "{table}");
+}
+
+#[test]
 fn what_cannot_be_planned_is_told_in_one_line() {
     let dir = tempfile::tempdir().unwrap();
     let (root, profiles) = (dir.path().join("root"), dir.path().join("profiles"));
     docker(&root);
     put(&profiles, "docker/baseline.toml", "[[control]]\nid = \"docker.x\"\nshell = \"true\"\n");
     let none = dir.path().join("none");
+    // Files are named as they can be opened.
+    let unknown =
+        format!("{}: line 3, column 1: unknown field `shell`", profiles.join("docker/baseline.toml").display());
+    let topless = dir.path().join("topless");
+    let hardened = std::fs::read_to_string(shipped().join("docker/hardened.toml")).unwrap();
+    put(&topless, "docker/hardened.toml", &hardened);
+    let missing = format!("{} is not there, and a higher level", topless.join("docker/baseline.toml").display());
     for (directory, arguments, part) in [
-        (&profiles, &["plan"][..], "docker/baseline.toml: line 3, column 1: unknown field `shell`"),
-        (&none, &["plan", "docker"], "no profile there for docker"),
+        (&profiles, &["plan"][..], unknown.as_str()),
+        (&none, &["plan", "docker"], "no profile there for docker; copy Hostmark's configs/profiles there"),
+        (&topless, &["plan", "docker/hardened"], missing.as_str()),
         (&shipped(), &["plan", "paranoid"], "`paranoid` is no level and no part"),
         (&shipped(), &["plan", "hardened", "--level", "baseline"], "two levels"),
         (&shipped(), &["explain", "docker.nothing"], "no control `docker.nothing`; there are docker."),

@@ -17,7 +17,7 @@ use super::{Common, Exit, Failure, Output, print};
 /// Where profiles are.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Profiles {
-    /// Where the profiles are: PART/LEVEL.toml.
+    /// Where the profiles are: PART/LEVEL.toml. Hostmark's own are configs/profiles of its sources.
     #[arg(long, value_name = "DIR", default_value = DEFAULT_DIRECTORY)]
     pub(crate) profiles: PathBuf,
 }
@@ -159,7 +159,17 @@ pub(crate) fn run(common: &Common, args: &Args) -> Result<Exit, Failure> {
     }
     match common.output {
         Output::Json => print(&serde_json::json!({ "report": report, "plan": plan }).to_string()),
-        Output::Table => print(table(&profile, &report, &plan, common).trim_end()),
+        Output::Table => {
+            let mut text = table(&profile, &report, &plan, common);
+            if !common.quiet {
+                let _ = writeln!(
+                    text,
+                    "profiles: {}; more on a control: hostd explain ID",
+                    args.selection.profiles.profiles.display()
+                );
+            }
+            print(text.trim_end());
+        }
     }
     let counts = &report.counts;
     let unmet = |least| report.unmet(&profile, least).any(|one| !(args.allow_manual && one.status == Status::Manual));
@@ -193,6 +203,9 @@ fn table(profile: &Profile, report: &ProfileReport, plan: &Plan, common: &Common
     for outcome in report.outcomes.iter().filter(|one| shown(one.status) && !changing.contains(one.control.as_str())) {
         one_outcome(profile, outcome, &mut out);
     }
+    if common.verbose == 0 && !common.quiet {
+        absent(report, &mut out);
+    }
     let parts: Vec<&str> = report.parts.iter().map(|part| part.name()).collect();
     let counts = &report.counts;
     let _ = writeln!(
@@ -216,6 +229,25 @@ fn table(profile: &Profile, report: &ProfileReport, plan: &Plan, common: &Common
         let _ = writeln!(out, "{} to change, {gated} of them only when asked for{needs}", plan.changes.len());
     }
     out
+}
+
+/// What keeps several controls from concerning this host, such as an engine that is not installed: each reason once.
+fn absent(report: &ProfileReport, out: &mut String) {
+    let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
+    for one in report.outcomes.iter().filter(|one| one.status == Status::NotApplicable) {
+        let count = reasons.entry(&one.reason).or_default();
+        *count = count.saturating_add(1);
+    }
+    let mut shared: Vec<(&str, usize)> = reasons.iter().map(|(why, count)| (*why, *count)).collect();
+    shared.retain(|(_, count)| *count > 1);
+    shared.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let others = reasons.len().saturating_sub(shared.len());
+    for (why, count) in shared {
+        let _ = writeln!(out, "not-applicable  {count} controls: {why}");
+    }
+    if others > 0 {
+        let _ = writeln!(out, "not-applicable  {others} more, each for a reason of its own: -v");
+    }
 }
 
 fn one_change(change: &Change, out: &mut String) {
@@ -242,11 +274,15 @@ fn one_change(change: &Change, out: &mut String) {
     out.push('\n');
 }
 
-/// One line on the verdict, one on why.
+/// One line on the verdict, one on what is wanted where that does not hold, one on why.
 pub(super) fn one_outcome(profile: &Profile, outcome: &Outcome, out: &mut String) {
     let control = profile.control(&outcome.control);
     let (severity, title) = control.map_or(("", ""), |control| (control.severity.name(), control.title.as_str()));
     let _ = writeln!(out, "{:<14}  {}  [{severity}] {title}", outcome.status.name(), outcome.control);
+    if matches!(outcome.status, Status::Fail | Status::Error) && !outcome.wanted.is_empty() {
+        let resource = control.map(|control| control.resource.to_string()).unwrap_or_default();
+        let _ = writeln!(out, "{:<14}  wanted {}: {}", "", one_line(&resource), one_line(&outcome.wanted));
+    }
     if !outcome.reason.is_empty() {
         let _ = writeln!(out, "{:<14}  {}", "", outcome.reason);
     }

@@ -39,14 +39,17 @@ pub enum LoadError {
     },
     /// A level without the one that it stands on.
     #[error(
-        "{part}: there is no {part}/baseline.toml below its higher levels: each level holds all that the one below it does"
+        "{path} is not there, and a higher level of {part} is: each level holds all that the one below it does; copy it too",
+        path = directory.join(part.name()).join("baseline.toml").display()
     )]
     NoBaseline {
+        /// Where it was looked for.
+        directory: PathBuf,
         /// The part.
         part: Part,
     },
     /// No file for what was asked for.
-    #[error("{directory}: no profile there for {parts}; name another directory with --profiles", directory = directory.display())]
+    #[error("{directory}: no profile there for {parts}; copy Hostmark's configs/profiles there (cp -r configs/profiles /etc/hostmark/), or name another directory with --profiles", directory = directory.display())]
     Nothing {
         /// Where it was looked for.
         directory: PathBuf,
@@ -74,13 +77,13 @@ pub fn load(directory: &Path, level: Level, parts: &BTreeSet<Part>) -> Result<Pr
                 path: path.clone(),
                 error: std::io::Error::new(std::io::ErrorKind::InvalidData, "it is not UTF-8 text"),
             })?;
-            layers.push(Layer::parse(part, level, &text)?);
+            layers.push(Layer::parse(part, level, &text).map_err(|error| in_directory(directory, error))?);
         }
     }
     let has = |part: Part| layers.iter().any(|layer| layer.part == part);
     let has_baseline = |part: Part| layers.iter().any(|layer| layer.part == part && layer.level == Level::Baseline);
     if let Some(part) = Part::ALL.into_iter().find(|part| has(*part) && !has_baseline(*part)) {
-        return Err(LoadError::NoBaseline { part });
+        return Err(LoadError::NoBaseline { directory: directory.to_owned(), part });
     }
     let missing: Vec<&str> = parts.iter().filter(|part| !has(**part)).map(|part| part.name()).collect();
     if layers.is_empty() || !missing.is_empty() {
@@ -88,7 +91,17 @@ pub fn load(directory: &Path, level: Level, parts: &BTreeSet<Part>) -> Result<Pr
         let names = if missing.is_empty() { all } else { missing };
         return Err(LoadError::Nothing { directory: directory.to_owned(), parts: names.join(", ") });
     }
-    Ok(Profile::build(level, layers)?)
+    Profile::build(level, layers).map_err(|error| in_directory(directory, error).into())
+}
+
+/// The error with the path under which its reader finds the file: profiles name themselves `profiles/<part>/<level>.toml`.
+fn in_directory(directory: &Path, mut error: PolicyError) -> PolicyError {
+    if let PolicyError::Toml { file, .. } | PolicyError::Invalid { file, .. } = &mut error
+        && let Some(rest) = file.strip_prefix("profiles/")
+    {
+        *file = directory.join(rest).display().to_string();
+    }
+    error
 }
 
 /// Observes every control of a profile. No canary runs: what only one of them shows stays `manual`.

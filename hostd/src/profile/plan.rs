@@ -78,6 +78,15 @@ fn change(control: &Control, outcome: &Outcome) -> Change {
         }
         (None, None) => Observed::Absent.to_string(),
     };
+    // A rule's own words are its resource already.
+    let from = match &control.resource {
+        Resource::Audit(rule) => from.strip_prefix(&format!("{rule}: ")).map_or(from.clone(), str::to_owned),
+        _ => from,
+    };
+    // Nobody could be asked, and a file alone says it: that is `from`.
+    let alone = outcome.others.first().filter(|_| outcome.effective.is_none());
+    let reason = alone.and_then(|stated| outcome.reason.strip_prefix(&format!("{}; ", one_line(&stated.to_string()))));
+    let reason = reason.unwrap_or(&outcome.reason).to_owned();
     let said = |stated: &Stated| one_line(&format!("{} says {}", stated.source, control.offending(&stated.value)));
     let said = outcome.effective.as_ref().is_some_and(|stated| said(stated) == outcome.reason);
     Change {
@@ -88,7 +97,7 @@ fn change(control: &Control, outcome: &Outcome) -> Change {
         resource: control.resource.to_string(),
         from,
         to: target(control),
-        reason: if said { String::new() } else { outcome.reason.clone() },
+        reason: if said { String::new() } else { reason },
         activate: control.activate.clone(),
         blast: control.blast,
         one_way: !control.reversible,
