@@ -226,7 +226,10 @@ fn stands(control: &Control, below: Option<&Control>) -> Option<String> {
     }
     match control.want.tightens(&below.want, control.resource.is_textual()) {
         Some(false) => Some(format!("loosens `{}` to `{}`", below.want, control.want)),
-        Some(true) | None => None,
+        None => {
+            Some(format!("wants `{}`, which cannot be compared with `{}` in the level below", control.want, below.want))
+        }
+        Some(true) => None,
     }
 }
 
@@ -286,6 +289,8 @@ mod tests {
         for (upper, expect) in [
             (above("a.b", "{ at_least = 2 }", ""), "tightens = true"),
             (above("a.b", "{ at_least = 0 }", "tightens = true"), "loosens"),
+            (above("a.b", "{ none_of = [0] }", "set = 1\ntightens = true"), "loosens"),
+            (above("a.b", "'not-empty'", "set = 1\ntightens = true"), "cannot be compared"),
             (above("a.c", "{ at_least = 2 }", "tightens = true"), "another resource"),
             (above("a.b", "{ at_least = 2 }", "tightens = true\nwhen = { swarm = true }"), "applies to other hosts"),
         ] {

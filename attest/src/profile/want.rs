@@ -279,7 +279,7 @@ impl Want {
     /// Whether all that satisfies this satisfies `weaker` too; None where that cannot be said.
     #[must_use]
     pub fn tightens(&self, weaker: &Self, textual: bool) -> Option<bool> {
-        if self.or_absent && !weaker.accepts(None, textual) {
+        if self.accepts(None, textual) && !weaker.accepts(None, textual) {
             return Some(false);
         }
         match (&self.is, &weaker.is) {
@@ -309,12 +309,15 @@ impl Want {
             (Predicate::Floor(new), Predicate::Floor(old)) => {
                 Some(old.iter().all(|(name, old)| new.get(name).is_some_and(|new| at_least(new, old))))
             }
-            (
-                Predicate::Absent | Predicate::Empty,
-                Predicate::Present | Predicate::NotEmpty | Predicate::SupersetOf(_),
-            ) => Some(false),
-            (Predicate::Absent, Predicate::Empty | Predicate::SubsetOf(_)) => Some(true),
-            (_, Predicate::Present) => Some(!self.accepts(None, textual)),
+            (Predicate::EachStartsWith(new), Predicate::EachStartsWith(old)) => {
+                let within = |start: &String| old.iter().any(|one| start.starts_with(one.as_str()));
+                Some(new.iter().all(within))
+            }
+            // That nothing is there satisfies both: it was looked at above.
+            (Predicate::Absent, _) => Some(true),
+            (Predicate::Empty, Predicate::SubsetOf(_) | Predicate::EachStartsWith(_)) => Some(true),
+            (Predicate::Empty, Predicate::NotEmpty | Predicate::SupersetOf(_)) => Some(false),
+            (_, Predicate::Present) => Some(true),
             _ => None,
         }
     }
@@ -594,6 +597,17 @@ mod tests {
             ("{ equals = false, or_absent = true }", "false", Some(false)),
             ("'absent'", "'empty'", Some(true)),
             ("'present'", "'empty'", None),
+            ("'absent'", "'present'", Some(false)),
+            ("'empty'", "{ subset_of = ['a'] }", Some(true)),
+            ("'empty'", "'present'", Some(false)),
+            ("{ each_starts_with = ['ab'] }", "{ each_starts_with = ['a', 'c'] }", Some(true)),
+            ("{ each_starts_with = ['a'] }", "{ each_starts_with = ['ab'] }", Some(false)),
+            ("{ superset_of = ['a'] }", "'present'", Some(true)),
+            // What nobody states satisfies the new one, and did not satisfy the old one.
+            ("{ none_of = ['b'] }", "'a'", Some(false)),
+            ("{ each_starts_with = ['a'] }", "{ superset_of = ['a'] }", Some(false)),
+            ("{ none_contains = ['b'] }", "{ any_of = ['a'] }", Some(false)),
+            ("{ subset_of = ['a'] }", "'not-empty'", Some(false)),
             ("{ floor = { d = '2' } }", "{ floor = { d = '1' } }", Some(true)),
             ("{ floor = { d = '1' } }", "{ floor = { d = '2' } }", Some(false)),
         ] {
