@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use time::OffsetDateTime;
 
+use crate::digest::HashAlg;
 use crate::finding::{Finding, Findings, Severity};
 use crate::genuine::GenuineEvidence;
 use crate::identity::class::TpmClass;
@@ -89,9 +90,9 @@ impl Judge {
         self.references.iter().flat_map(|bundle| bundle.open(now)).collect()
     }
 
-    /// Whether references name this PCR, whatever the time: what they began to demand does not end with a window.
-    fn names(&self, pcr: u8) -> bool {
-        self.references.iter().any(|bundle| bundle.names(crate::replay::BANK, pcr))
+    /// Whether references name this PCR by now: what they began to demand does not end with a window, and a planned change demands nothing yet.
+    fn names(&self, bank: HashAlg, pcr: u8, now: OffsetDateTime) -> bool {
+        self.references.iter().any(|bundle| bundle.names(bank, pcr, now))
     }
 
     /// What decides about a file now: policy, bundles and their open windows. When it changes, files must be judged again.
@@ -212,7 +213,7 @@ pub fn appraise(
     let sources = genuine.unanchored().sources.clone();
 
     let mut subjects = BTreeMap::new();
-    subjects.insert(Submodule::Boot, boot::appraise(logs, policy, &windows, |pcr| judge.names(pcr)));
+    subjects.insert(Submodule::Boot, boot::appraise(logs, policy, &windows, |bank, pcr| judge.names(bank, pcr, now)));
     let told = engine::Told::of(logs, judge, &windows, &fingerprint);
     let (runtime, seen) = runtime::appraise(logs, policy, &windows, state, &fingerprint, &told)?;
     subjects.insert(Submodule::Runtime, runtime);

@@ -183,6 +183,15 @@ impl Findings {
         &self.0
     }
 
+    /// About how many bytes they take.
+    pub(crate) fn weight(&self) -> usize {
+        let texts = |one: &Finding| {
+            let more = [&one.expected, &one.found, &one.fix].into_iter().flatten().map(String::len).sum::<usize>();
+            more.saturating_add(one.id.len()).saturating_add(one.message.len()).saturating_add(size_of::<Finding>())
+        };
+        self.0.iter().map(texts).fold(0, usize::saturating_add)
+    }
+
     /// All findings, by value.
     #[must_use]
     pub fn into_vec(self) -> Vec<Finding> {

@@ -15,12 +15,19 @@ use sha2::Digest as _;
 
 use crate::check::violated;
 
-/// Largest input whose outcome is kept, in bytes: boot logs have 20 to 60 KB, manifests less. An outcome is some times its input.
+/// Largest input and outcome that are kept, in bytes: boot logs have 20 to 60 KB, manifests less. What a parsed one takes is some times
+/// its input.
 const INPUT_MAX: usize = 256 << 10;
-/// Input bytes whose outcomes one generation keeps, of which there are two: those of some hundred to some thousand hosts.
+/// Weight that one generation keeps, of which there are two: the outcomes of some hundred to some thousand hosts.
 const GENERATION_BYTES: usize = 16 << 20;
-/// Weight of an outcome beside that of its input.
+/// Weight of an outcome beside that of its input and its own.
 const ENTRY: usize = 1 << 10;
+
+/// What is remembered: short inputs can have long outcomes, and whoever chooses the input chooses how many there are.
+pub(crate) trait Outcome {
+    /// About how many bytes it takes: what was said of the input, and what grows with it.
+    fn weight(&self) -> usize;
+}
 
 /// All inputs of an outcome, hashed.
 pub(crate) struct Inputs(sha2::Sha256);
@@ -55,18 +62,24 @@ impl Inputs {
 pub(crate) struct Remembered<T>(Mutex<Generations<T>>);
 
 struct Generations<T> {
-    young: HashMap<[u8; 32], Arc<T>>,
-    old: HashMap<[u8; 32], Arc<T>>,
+    young: HashMap<[u8; 32], Kept<T>>,
+    old: HashMap<[u8; 32], Kept<T>>,
+    weight: usize,
+}
+
+struct Kept<T> {
+    outcome: Arc<T>,
     weight: usize,
 }
 
 impl<T> Generations<T> {
-    fn insert(&mut self, key: [u8; 32], weight: usize, outcome: &Arc<T>) {
+    fn insert(&mut self, key: [u8; 32], kept: Kept<T>) {
+        let weight = kept.weight;
         if self.weight.saturating_add(weight) > GENERATION_BYTES {
             self.old = std::mem::take(&mut self.young);
             self.weight = 0;
         }
-        if self.young.insert(key, Arc::clone(outcome)).is_none() {
+        if self.young.insert(key, kept).is_none() {
             self.weight = self.weight.saturating_add(weight);
         }
     }
@@ -84,25 +97,27 @@ impl<T> fmt::Debug for Remembered<T> {
     }
 }
 
-impl<T> Remembered<T> {
+impl<T: Outcome> Remembered<T> {
     /// The outcome of these inputs, of which the longest has `size` bytes: as it was, or worked out now.
     pub(crate) fn get_or(&self, inputs: Inputs, size: usize, work_out: impl FnOnce() -> T) -> Arc<T> {
         let key = inputs.finish();
-        let weight = size.saturating_add(ENTRY);
         {
             let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(outcome) = kept.young.get(&key) {
-                return Arc::clone(outcome);
+            if let Some(young) = kept.young.get(&key) {
+                return Arc::clone(&young.outcome);
             }
-            if let Some(outcome) = kept.old.remove(&key) {
-                kept.insert(key, weight, &outcome);
+            if let Some(old) = kept.old.remove(&key) {
+                let outcome = Arc::clone(&old.outcome);
+                kept.insert(key, old);
                 return outcome;
             }
         }
         // Not under the lock: other hosts' rounds go on meanwhile.
         let outcome = Arc::new(work_out());
-        if size <= INPUT_MAX {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, weight, &outcome);
+        let own = outcome.weight();
+        if size.max(own) <= INPUT_MAX {
+            let kept = Kept { outcome: Arc::clone(&outcome), weight: size.saturating_add(own).saturating_add(ENTRY) };
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, kept);
         }
         outcome
     }
@@ -111,6 +126,36 @@ impl<T> Remembered<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Outcome for usize {
+        fn weight(&self) -> usize {
+            0
+        }
+    }
+
+    /// An outcome of as many bytes.
+    struct Long(usize);
+
+    impl Outcome for Long {
+        fn weight(&self) -> usize {
+            self.0
+        }
+    }
+
+    #[test]
+    fn d5_short_inputs_with_long_outcomes_fill_no_memory() {
+        // (bytes of each outcome, how many of them stay in a generation)
+        for (bytes, most) in [(0, GENERATION_BYTES / ENTRY), (40 << 10, GENERATION_BYTES / (41 << 10)), (1 << 20, 0)] {
+            let kept = Remembered::<Long>::default();
+            for number in 0..20_000_usize {
+                kept.get_or(Inputs::of("test").bind("test", &number.to_be_bytes()), 0, || Long(bytes));
+            }
+            let generations = kept.0.lock().unwrap();
+            assert!(generations.young.len() <= most && generations.old.len() <= most, "{bytes}");
+            assert_eq!(generations.young.is_empty(), most == 0, "{bytes}");
+            assert!(generations.weight <= GENERATION_BYTES, "{bytes}");
+        }
+    }
 
     #[test]
     fn what_is_kept_is_bounded_and_found_by_its_inputs_alone() {

@@ -24,7 +24,7 @@ use crate::ima::{ImaLog, ImaPosition, ImaPrefix, ImaQuirks, check_boot_aggregate
 use crate::kernel_parameters::{Lockdown, reads_whole, resumes_from_disk};
 use crate::policy::{AppraisalPolicy, quirks};
 use crate::predict::Phase;
-use crate::remembered::Inputs;
+use crate::remembered::{Inputs, Outcome};
 use crate::state::RoundState;
 
 /// The bank that everything is judged in. Policies may have others quoted beside it.
@@ -102,6 +102,14 @@ pub(crate) struct BootReplay {
     /// The log's own part of each PCR.
     replay: PcrValues,
     findings: Findings,
+}
+
+impl Outcome for BootReplay {
+    fn weight(&self) -> usize {
+        // The command line is no part of the log; what the log says is some times its size at most.
+        let line = self.boot.as_ref().and_then(|boot| boot.command_line.as_ref()).map_or(0, String::len);
+        self.findings.weight().saturating_add(line)
+    }
 }
 
 /// Logs that were held against the quoted PCRs.
@@ -419,7 +427,8 @@ fn replay_boot(from: &BootInputs<'_>, policy: &AppraisalPolicy) -> BootReplay {
     findings.append(others);
     findings.append(systemd.as_ref().map(|one| one.findings.clone()).unwrap_or_default());
     // Only what rests on explained PCRs: a log may say anything about a PCR that nobody quoted.
-    let (claims, noticed) = explained.claims();
+    let beside: Vec<HashAlg> = from.other_banks().map(|(bank, _)| bank).collect();
+    let (claims, noticed) = explained.claims_beside(&beside);
     findings.append(noticed);
     let confirmed = from.command_line.and_then(|text| explained.confirm_command_line(text));
     let by_grub = !explained.explained().contains(&GRUB_PCR) || log.in_pcr(GRUB_PCR).next().is_some();

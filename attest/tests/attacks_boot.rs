@@ -13,7 +13,7 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::bench::{Host, booted, judge, judge_of, policy, told};
+use common::bench::{Host, booted, command_line, judge, judge_by, judge_of, policy, told};
 use common::policy_entry::with_event;
 use hostmark_attest::appraisal::{Appraisal, Judge};
 use hostmark_attest::boot_log::BootLog;
@@ -21,9 +21,12 @@ use hostmark_attest::digest::{Digest, HashAlg, sha256};
 use hostmark_attest::finding::{Finding, Severity};
 use hostmark_attest::kernel_parameters::Lockdown;
 use hostmark_attest::manifest::EngineManifest;
+use hostmark_attest::policy::References;
+use hostmark_attest::policy::capture::{Capture, capture};
 use hostmark_attest::tier::{Submodule, Tier};
 
 const BANK: HashAlg = HashAlg::Sha256;
+const OTHER: HashAlg = HashAlg::Sha384;
 
 fn manifest() -> EngineManifest {
     EngineManifest { version: 1, root_is_default: true, engines: BTreeMap::new() }
@@ -48,11 +51,12 @@ fn round(line: &str, said: &str, rules: &str) -> Appraisal {
 fn b15_every_quoted_bank_is_explained() {
     let firmware: [u8; 8] = std::array::from_fn(|index| u8::try_from(index).unwrap());
     let both = policy("").replace("pcrs = { sha256", &format!("pcrs = {{ sha384 = {firmware:?}, sha256"));
+    let unexplained = ["boot.bank-missing"];
     for (policy, value, expect) in [
-        (policy(""), None, None),
+        (policy(""), None, &[][..]),
         // The log does not carry the bank: neither an empty one nor a filled one is explained.
-        (both.clone(), Some(Digest::zero(HashAlg::Sha384)), Some("boot.bank-missing")),
-        (both, Some(Digest::ones(HashAlg::Sha384)), Some("boot.bank-missing")),
+        (both.clone(), Some(Digest::zero(HashAlg::Sha384)), &unexplained),
+        (both, Some(Digest::ones(HashAlg::Sha384)), &unexplained),
     ] {
         let judge = judge(&policy, &[&manifest()]);
         let mut host = Host::boot(&manifest());
@@ -64,9 +68,111 @@ fn b15_every_quoted_bank_is_explained() {
         let appraisal = host.round(&judge).unwrap();
         let boot: Vec<&str> =
             told(&appraisal).into_iter().map(|(_, id)| id).filter(|id| id.starts_with("boot.")).collect();
-        assert_eq!(boot, expect.into_iter().collect::<Vec<_>>());
+        assert_eq!(boot, expect);
         let tier = appraisal.tier(Submodule::Boot);
-        assert_eq!(tier == Tier::Contraindicated, expect.is_some(), "{tier}");
+        assert_eq!(tier == Tier::Contraindicated, !expect.is_empty(), "{tier}");
+    }
+}
+
+/// The log with a column of SHA-384: what hashes to its digest does so in both, and what the log does not hold is, in PCR 4, of `programs`.
+fn with_sha384(log: &[u8], programs: &[u8]) -> Vec<u8> {
+    let parsed = BootLog::parse(log).unwrap();
+    let mut events = parsed.events();
+    let spec_id = events.next().unwrap().data();
+    let mut out = [&log[..28], &37u32.to_le_bytes(), &spec_id[..24], &2u32.to_le_bytes()].concat();
+    out.extend([0x0b, 0, 0x20, 0, 0x0c, 0, 0x30, 0, 0]);
+    for event in events {
+        let (digest, data) = (event.digest(BANK).unwrap(), event.data());
+        // Whole, or a boot variable's content behind its GUID, lengths and name.
+        let name = data.get(16..24).map_or(0, |length| u64::from_le_bytes(length.try_into().unwrap()));
+        let content = usize::try_from(name).ok().and_then(|name| data.get(name.checked_mul(2)?.checked_add(32)?..));
+        let programs = if event.pcr() == 4 { programs } else { b"" };
+        let other = match [Some(data), content].into_iter().flatten().find(|part| BANK.hash(&[part]) == Some(digest)) {
+            Some(measured) => OTHER.hash(&[measured]),
+            None => OTHER.hash(&[programs, digest.as_bytes()]),
+        };
+        out.extend([event.pcr(), event.event_type().0, 2].map(u32::to_le_bytes).concat());
+        out.extend([&[0x0b, 0], digest.as_bytes(), &[0x0c, 0], other.unwrap().as_bytes()].concat());
+        out.extend([&u32::try_from(data.len()).unwrap().to_le_bytes(), data].concat());
+    }
+    out
+}
+
+#[test]
+fn b15_a_filled_bank_is_seen_where_another_one_is_judged_too() {
+    let firmware: [u8; 8] = std::array::from_fn(|index| u8::try_from(index).unwrap());
+    let alone = policy("");
+    let both = alone.replace("pcrs = { sha256", &format!("pcrs = {{ sha384 = {firmware:?}, sha256"));
+    let (plain, ima, line) = booted(&command_line());
+    let bytes = manifest().to_canonical();
+    let capture_of = Capture { boot_log: &plain, ima: &ima, manifests: &[&bytes], ..Capture::default() };
+    let captured = capture(&capture_of, 1).unwrap();
+    let honest = with_sha384(&plain, b"");
+    // The operating system of somebody's own filled SHA-256 with what the references hold; the firmware's bank tells what it was.
+    let filled = with_sha384(&plain, b"own kernel");
+    let replay = BootLog::parse(&honest).unwrap().replay_bank(OTHER);
+    let naming = |pcrs: &[u8]| {
+        let values: String = pcrs.iter().map(|pcr| format!("{pcr} = [\"{}\"]\n", replay[pcr])).collect();
+        format!("{captured}\n[window.pcrs.sha384]\n{values}")
+    };
+    let (all, some) = (naming(&[0, 2, 3, 4, 7]), naming(&[4, 7]));
+    type Told = &'static [(Severity, &'static str)];
+    let unjudged: Told = &[(Severity::Warning, "boot.bank-unjudged")];
+    let refused: Told = &[(Severity::Error, "boot.reference")];
+    for (what, policy, references, log, expect, tier) in [
+        ("honest", &both, &all, &honest, &[][..], Tier::Affirming),
+        ("honest, one bank", &alone, &all, &honest, &[], Tier::Affirming),
+        ("honest, not judged", &both, &captured, &honest, unjudged, Tier::Warning),
+        ("honest, judged in part", &both, &some, &honest, unjudged, Tier::Warning),
+        ("filled", &both, &all, &filled, refused, Tier::Contraindicated),
+        ("filled, not judged", &both, &captured, &filled, unjudged, Tier::Warning),
+        ("filled, which one bank cannot show", &alone, &all, &filled, &[], Tier::Affirming),
+    ] {
+        let mut host = Host::booted_as(&manifest(), (log.clone(), ima.clone(), line.clone()));
+        for (index, value) in BootLog::parse(log).unwrap().replay_bank(OTHER).into_iter().filter(|(pcr, _)| *pcr < 8) {
+            host.tpm.set(OTHER, index, value);
+        }
+        let appraisal = host.round(&judge_by(policy, references)).unwrap();
+        let mut boot = told(&appraisal);
+        boot.retain(|(_, id)| id.starts_with("boot."));
+        boot.dedup();
+        assert_eq!((boot.as_slice(), appraisal.tier(Submodule::Boot)), (expect, tier), "{what}");
+    }
+    // SHA-1 is nobody's proof.
+    for references in [naming(&[1]), captured.replace("pcrs.sha256", "pcrs.sha1")] {
+        assert!(References::parse("lab", &references).is_err());
+    }
+}
+
+#[test]
+fn b15_what_a_log_says_of_a_bank_that_nobody_quotes_disproves_no_host() {
+    let (plain, ima, line) = booted(&command_line());
+    // A firmware that writes rubbish for a bank that is not active: the column says nothing of the data.
+    let honest = with_sha384(&plain, b"");
+    let column = |log: &[u8]| -> Vec<Digest> {
+        BootLog::parse(log).unwrap().events().skip(1).map(|event| event.digest(OTHER).unwrap()).collect()
+    };
+    let mut rubbish = honest.clone();
+    for digest in column(&honest) {
+        let at = rubbish.windows(48).position(|part| part == digest.as_bytes()).unwrap();
+        rubbish[at..at + 48].fill(0);
+    }
+    let firmware: [u8; 8] = std::array::from_fn(|index| u8::try_from(index).unwrap());
+    let both = policy("").replace("pcrs = { sha256", &format!("pcrs = {{ sha384 = {firmware:?}, sha256"));
+    let disagree = |severity| vec![(severity, "boot.banks-disagree")];
+    for (policy, log, expect, tier) in [
+        (policy(""), &honest, vec![], Tier::Affirming),
+        (policy(""), &rubbish, disagree(Severity::Warning), Tier::Warning),
+        (both, &rubbish, disagree(Severity::Error), Tier::Contraindicated),
+    ] {
+        let mut host = Host::booted_as(&manifest(), (log.clone(), ima.clone(), line.clone()));
+        for (index, value) in BootLog::parse(log).unwrap().replay_bank(OTHER).into_iter().filter(|(pcr, _)| *pcr < 8) {
+            host.tpm.set(OTHER, index, value);
+        }
+        let appraisal = host.round(&judge(&policy, &[&manifest()])).unwrap();
+        let mut boot = told(&appraisal);
+        boot.retain(|(_, id)| id.starts_with("boot.banks"));
+        assert_eq!((boot, appraisal.tier(Submodule::Boot)), (expect, tier));
     }
 }
 

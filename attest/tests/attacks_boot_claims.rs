@@ -228,6 +228,19 @@ fn b2_b3_what_vouched_for_programs_shows_itself_and_the_first_level_counts() {
             Some((2, Some("sbat,1,2021030218".to_owned()))),
         ),
         (
+            "and a separator of an error",
+            Box::new(|f| f.extend(7, EventType::EV_SEPARATOR, &[1, 0, 0, 0])),
+            Some((2, Some("sbat,1,2021030218".to_owned()))),
+        ),
+        (
+            "honest twin: a firmware that repeats its separator, and a boot manager's text, vouch for nothing",
+            Box::new(|f| {
+                f.extend(7, EventType::EV_SEPARATOR, &[0; 4]);
+                f.extend(7, EventType::EV_EFI_ACTION, b"Calling EFI Application from Boot Option");
+            }),
+            told("sbat,1,2021030218"),
+        ),
+        (
             "a level before the separator is none",
             Box::new(|f| {
                 let moved = f.events.pop().unwrap();

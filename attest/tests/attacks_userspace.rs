@@ -289,13 +289,17 @@ fn a16_what_references_began_to_demand_does_not_end_with_a_window() {
     let named = bundle(&log(&honest));
     let (_, window) = named.split_once("[[window]]").unwrap();
     let over = format!("{}[[window]]\nuntil = \"2026-01-01T00:00:00Z\"\n{window}", bundle(b""));
+    // A planned change that begins to name it next month demands nothing yet.
+    let planned = format!("{}[[window]]\nfrom = \"2027-01-01T00:00:00Z\"\n{window}", bundle(b""));
     let quoted = judging("");
     let unquoted = quoted.replace(", 15]", "]");
     // (policy, references, told, tier)
     for (policy, references, expect) in [
         (&quoted, &named, (vec![], Tier::Affirming)),
         (&quoted, &over, (vec!["boot.reference-missing"], Tier::None)),
+        (&quoted, &planned, (vec![], Tier::Affirming)),
         (&unquoted, &bundle(b""), (vec![], Tier::Affirming)),
+        (&unquoted, &planned, (vec![], Tier::Affirming)),
         (&unquoted, &named, (vec!["boot.reference-unquoted"], Tier::None)),
         (&unquoted, &over, (vec!["boot.reference-unquoted"], Tier::None)),
     ] {

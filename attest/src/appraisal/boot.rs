@@ -1,8 +1,13 @@
 //! The boot subsystem: firmware to kernel, by reference values of PCRs that replay.
+//!
+//! A bank that is quoted beside [`BANK`] is judged by value where references name it: that it replays says nothing of programs, whose
+//! digests no log can show to be those of one program. One quoted bank cannot show that the firmware never extended it (CVE-2021-42299).
 
 use super::{Subject, accepted};
 use crate::cel::userspace::{IDENTITY_PCR, PHASE_PCR};
+use crate::digest::HashAlg;
 use crate::finding::Finding;
+use crate::policy::capture::IN_EVERY_BANK;
 use crate::policy::{AppraisalPolicy, Window};
 use crate::replay::{BANK, ReplayedLogs};
 use crate::tier::{Basis, Tier};
@@ -14,12 +19,12 @@ const CLAIMS: [(&str, &[u8]); 3] =
 /// Those without which a claim says nothing. PCR 8 and 14 are GRUB's and shim's: used by some boots only.
 const REQUIRED: [u8; 8] = [0, 2, 3, 4, 7, 9, 11, 12];
 
-/// `names`: whether references name a PCR, in open windows or others.
+/// `names`: whether references name a bank's PCR, in windows that are open or have been.
 pub(super) fn appraise(
     logs: &ReplayedLogs<'_>,
     policy: &AppraisalPolicy,
     windows: &[&Window],
-    names: impl Fn(u8) -> bool,
+    names: impl Fn(HashAlg, u8) -> bool,
 ) -> Subject {
     let mut subject = Subject { findings: logs.boot_findings().clone(), ..Subject::default() };
     if logs.boot().is_none() {
@@ -28,10 +33,17 @@ pub(super) fn appraise(
         }
         return subject;
     }
+    let beside = || policy.selection().banks().iter().map(|one| one.bank).filter(|bank| *bank != BANK);
+    let judged = |bank: HashAlg, pcr: u8| policy.selection().contains(bank, pcr) && names(bank, pcr);
+    for bank in beside() {
+        let mut quoted = IN_EVERY_BANK.into_iter().filter(|pcr| policy.selection().contains(bank, *pcr)).peekable();
+        let unjudged = quoted.peek().is_none() || !quoted.all(|pcr| names(bank, pcr));
+        subject.findings.check("boot.bank-unjudged", unjudged, || only_replayed(bank));
+    }
     for (claim, pcrs) in CLAIMS {
         // A claim rests on all of its PCRs, and on those that references ask for: one that nobody quoted leaves it at none.
         let mut unquoted = REQUIRED.iter().any(|pcr| pcrs.contains(pcr) && !policy.selection().contains(BANK, *pcr));
-        for pcr in pcrs.iter().filter(|pcr| names(**pcr)) {
+        for pcr in pcrs.iter().filter(|pcr| names(BANK, **pcr)) {
             let passed =
                 subject.findings.check("boot.reference-unquoted", !policy.selection().contains(BANK, *pcr), || {
                     Finding::info(
@@ -43,9 +55,13 @@ pub(super) fn appraise(
             unquoted |= !passed;
         }
         // Every machine has an identity of its own: it is judged by value only where references name one.
-        let named = |pcr: u8| pcr != IDENTITY_PCR || names(pcr);
+        let named = |pcr: u8| pcr != IDENTITY_PCR || names(BANK, pcr);
         let selected = pcrs.iter().copied().filter(|pcr| policy.selection().contains(BANK, *pcr) && named(*pcr));
-        let tier = selected.map(|pcr| judge(pcr, logs, windows, &mut subject)).max().unwrap_or(Tier::None);
+        let firmware = pcrs.iter().copied().filter(|pcr| IN_EVERY_BANK.contains(pcr));
+        let others = beside().flat_map(|bank| firmware.clone().map(move |pcr| (bank, pcr)));
+        let others = others.filter(|(bank, pcr)| judged(*bank, *pcr));
+        let all = selected.map(|pcr| (BANK, pcr)).chain(others);
+        let tier = all.map(|(bank, pcr)| judge(bank, pcr, logs, windows, &mut subject)).max().unwrap_or(Tier::None);
         // A reservation about the log touches whatever is read from it.
         let tier = tier.after(subject.findings.worst());
         let tier = if unquoted { tier.max(Tier::None) } else { tier };
@@ -54,25 +70,33 @@ pub(super) fn appraise(
     subject
 }
 
-fn judge(pcr: u8, logs: &ReplayedLogs<'_>, windows: &[&Window], subject: &mut Subject) -> Tier {
-    let value = logs.genuine().quote().pcrs().get(&BANK).and_then(|values| values.get(&pcr));
-    let Some(accepted) = accepted(windows.iter().map(|window| window.pcr(BANK, pcr))) else {
+fn only_replayed(bank: HashAlg) -> Finding {
+    Finding::warning("", format!("the {bank} bank is quoted and only replayed: what it holds of programs is judged by nobody"))
+        .expected(format!("reference values of {bank} for the quoted of PCR {IN_EVERY_BANK:?}"))
+        .found("PCRs that no reference names in this bank")
+        .fix(format!("name the bank's values in the references ([window.pcrs.{bank}]), or take it out of `pcrs` of the appraisal policy"))
+}
+
+fn judge(bank: HashAlg, pcr: u8, logs: &ReplayedLogs<'_>, windows: &[&Window], subject: &mut Subject) -> Tier {
+    let which = if bank == BANK { format!("PCR {pcr}") } else { format!("PCR {pcr} of the {bank} bank") };
+    let value = logs.genuine().quote().pcrs().get(&bank).and_then(|values| values.get(&pcr));
+    let Some(accepted) = accepted(windows.iter().map(|window| window.pcr(bank, pcr))) else {
         subject.findings.push(
             Finding::info(
                 "boot.reference-missing",
-                format!("no open reference window names PCR {pcr}: nothing is claimed"),
+                format!("no open reference window names {which}: nothing is claimed"),
             )
             .fix("capture and publish references for this kind of host: hostmark refs capture"),
         );
         return Tier::None;
     };
     // systemd's phases change PCR 11 while the host runs; the replay has shown what it held before them.
-    let before = logs.boot().and_then(|boot| boot.before_phases.as_ref()).filter(|_| pcr == PHASE_PCR);
+    let before = logs.boot().and_then(|boot| boot.before_phases.as_ref()).filter(|_| (bank, pcr) == (BANK, PHASE_PCR));
     let known =
         value.is_some_and(|value| accepted.contains(value)) || before.is_some_and(|value| accepted.contains(value));
     let passed = subject.findings.check("boot.reference", !known, || {
         let expected: Vec<String> = accepted.iter().map(ToString::to_string).collect();
-        Finding::error("", format!("PCR {pcr} holds no reference value"))
+        Finding::error("", format!("{which} holds no reference value"))
             .expected(expected.join(" or "))
             .found(value.map_or_else(|| "not quoted".to_owned(), ToString::to_string))
             .fix("find out what changed with `hostmark inspect boot-log`; publish new references if the change was meant")

@@ -13,10 +13,13 @@ use crate::finding::{Finding, Findings, Severity};
 use crate::host_log::{Event, VerifiedHostLog};
 use crate::manifest::{EngineManifest, compare};
 use crate::policy::{EngineRules, Window};
-use crate::remembered::Inputs;
+use crate::remembered::{Inputs, Outcome};
 use crate::replay::{ReplayedLogs, Resend};
 use crate::state::{EngineSeen, PathDigest, RoundState};
 use crate::tier::{Basis, Tier};
+
+/// What a file of a manifest takes in memory beside its path: two structures, and digests in hex.
+const FILE_WEIGHT: usize = 256;
 
 /// What a manifest comes to under one judge's policy and open windows: a function of its bytes and of these.
 #[derive(Debug)]
@@ -26,6 +29,15 @@ pub(crate) struct Said {
     mounts: Findings,
     claimed: Vec<engine_ima::Claimed>,
     unknown_programs: Vec<PathDigest>,
+}
+
+impl Outcome for Said {
+    fn weight(&self) -> usize {
+        // The manifest itself is some times the input.
+        let files = self.claimed.len().saturating_add(self.unknown_programs.len());
+        let said = self.judged.1.weight().saturating_add(self.mounts.weight());
+        said.saturating_add(files.saturating_mul(FILE_WEIGHT))
+    }
 }
 
 impl Said {

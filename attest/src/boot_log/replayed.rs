@@ -66,7 +66,13 @@ impl ReplayedBootLog<'_> {
     /// The claims that rest on explained PCRs; the others are left out as if the log said nothing.
     #[must_use]
     pub fn claims(&self) -> (BootClaims, Findings) {
-        let (mut claims, findings) = self.log.claims(self.bank);
+        self.claims_beside(&[])
+    }
+
+    /// The same, where these banks too are quoted.
+    #[must_use]
+    pub fn claims_beside(&self, quoted: &[HashAlg]) -> (BootClaims, Findings) {
+        let (mut claims, findings) = self.log.claims_beside(self.bank, quoted);
         let holds = |pcr: u8| self.explained.contains(&pcr);
         if !holds(7) {
             claims.secure_boot = SecureBoot::Unknown;

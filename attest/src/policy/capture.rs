@@ -20,6 +20,9 @@ pub(super) const CAPTURED: [u8; 10] = [0, 2, 3, 4, 7, 8, 9, 11, 12, 14];
 /// PCRs that are judged by value: those, and the one of the machine's identity where a reference names it.
 pub(super) const JUDGED: [u8; 11] = [0, 2, 3, 4, 7, 8, 9, 11, 12, 14, IDENTITY_PCR];
 
+/// Of those, what firmware extends in every bank that it knows: judged in the other quoted banks too.
+pub(crate) const IN_EVERY_BANK: [u8; 5] = [0, 2, 3, 4, 7];
+
 /// What to capture from. Empty parts are left out of the bundle.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Capture<'a> {

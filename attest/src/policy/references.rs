@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::capture::JUDGED;
+use super::capture::{IN_EVERY_BANK, JUDGED};
 use super::file_set::FileSet;
 use super::{PolicyError, parse_toml};
+use crate::check::violated;
 use crate::digest::{Digest, HashAlg};
 use crate::manifest::EngineReference;
 use crate::replay::BANK;
@@ -123,10 +124,11 @@ impl References {
         self.model.as_deref()
     }
 
-    /// Whether any window, open or not, names this PCR.
+    /// Whether any window that has begun at `now`, open still or not, names this PCR.
     #[must_use]
-    pub fn names(&self, bank: HashAlg, pcr: u8) -> bool {
-        self.windows.iter().any(|window| window.pcr(bank, pcr).is_some())
+    pub fn names(&self, bank: HashAlg, pcr: u8, now: OffsetDateTime) -> bool {
+        let mut named = self.windows.iter().filter(|window| window.pcr(bank, pcr).is_some());
+        named.any(|window| !violated("references.not-begun", !window.has_begun(now)))
     }
 
     /// The windows that are open at `now`.
@@ -168,9 +170,15 @@ impl Window {
             for (index, accepted) in values {
                 let pcr = index.parse::<u8>().ok().filter(|pcr| *pcr < 24);
                 let pcr = pcr.ok_or_else(|| format!("`{index}` is not a PCR (0 to 23)"))?;
-                if alg != BANK || !JUDGED.contains(&pcr) {
-                    let judged = JUDGED.map(|pcr| pcr.to_string()).join(", ");
-                    return Err(format!("{alg} PCR {pcr} is never judged by value; judged are {BANK} {judged}"));
+                let strong = alg.computable() && alg != HashAlg::Sha1;
+                let judged = if alg == BANK { JUDGED.contains(&pcr) } else { strong && IN_EVERY_BANK.contains(&pcr) };
+                if !judged {
+                    let (own, others) = (JUDGED.map(|pcr| pcr.to_string()), IN_EVERY_BANK.map(|pcr| pcr.to_string()));
+                    return Err(format!(
+                        "{alg} PCR {pcr} is never judged by value; judged are {BANK} {}, and of other banks than sha1's {}",
+                        own.join(", "),
+                        others.join(", ")
+                    ));
                 }
                 if accepted.is_empty() {
                     return Err(format!("PCR {pcr} has no acceptable value: leave it out, or name one"));
@@ -204,8 +212,12 @@ impl Window {
         Ok(window)
     }
 
+    fn has_begun(&self, now: OffsetDateTime) -> bool {
+        self.from.is_none_or(|from| from <= now)
+    }
+
     fn is_open(&self, now: OffsetDateTime) -> bool {
-        self.from.is_none_or(|from| from <= now) && self.until.is_none_or(|until| now < until)
+        self.has_begun(now) && self.until.is_none_or(|until| now < until)
     }
 
     /// The id of the change under which it accepts what differs.

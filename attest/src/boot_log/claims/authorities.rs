@@ -3,7 +3,8 @@
 //!
 //! Root can append to PCR 7 after boot, but neither insert nor remove. So every event after the separator must show its data, or
 //! one could be hidden; of several levels the first counts, which shim measures before it starts anything; and an authority that
-//! was appended makes the list longer, which no rule can like better. An event that an operator's rule does not know refuses.
+//! was appended makes the list longer, which no rule can like better. An event that an operator's rule does not know refuses; a separator
+//! that some firmware repeats, and the texts of a boot manager, vouch for nothing and are no authority.
 //!
 //! Not established: that shim ran at all, or one that knows levels. PCR 4 tells which programs ran. Nothing is claimed of MokList,
 //! MokListX and MokListTrusted: shim extends PCR 14 with their content, which the log does not hold, and their names are labels.
@@ -41,6 +42,12 @@ impl BootLog {
         for one in events {
             if crate::check::violated("boot.authority-hidden", !judged.is_whole(one)) {
                 return None;
+            }
+            if one
+                .digest
+                .is_some_and(|digest| known.separators.contains(&digest) || known.boot_actions.contains(&digest))
+            {
+                continue;
             }
             let Some(variable) = UefiVariable::parse(one.event.data()) else {
                 authorities.used.push(sha256(&[one.event.data()]));

@@ -22,7 +22,7 @@ use serde::Serialize;
 
 use super::{Authenticity, BootLog, Event, EventType};
 use crate::digest::{Digest, HashAlg};
-use crate::finding::{Finding, Findings};
+use crate::finding::{Finding, Findings, Severity};
 pub use authorities::Authorities;
 pub use command_line::{CommandLine, CommandLineSource};
 use judged::{Judged, JudgedEvent};
@@ -99,7 +99,7 @@ pub struct ImageSection {
 pub(super) struct Known {
     pub(super) separators: Vec<Digest>,
     error: Option<Digest>,
-    boot_actions: Vec<Digest>,
+    pub(super) boot_actions: Vec<Digest>,
 }
 
 impl Known {
@@ -117,10 +117,16 @@ impl BootLog {
     /// [`ReplayedBootLog::claims`](super::ReplayedBootLog::claims).
     #[must_use]
     pub fn claims(&self, bank: HashAlg) -> (BootClaims, Findings) {
+        self.claims_beside(bank, &[])
+    }
+
+    /// The same, where these banks too are quoted.
+    #[must_use]
+    pub fn claims_beside(&self, bank: HashAlg, quoted: &[HashAlg]) -> (BootClaims, Findings) {
         let known = Known::new(bank);
         let judged = self.judged(bank);
         let mut findings = judged.unauthenticated();
-        self.agree(bank, &mut findings);
+        self.agree(bank, quoted, &mut findings);
         let separators = judged.separators(&known, &mut findings);
         let secure_boot = judged.secure_boot(&known, &mut findings);
         let boot_applications = Some(judged.boot_applications(&known));
@@ -142,14 +148,17 @@ impl BootLog {
         (claims, findings)
     }
 
-    /// Every bank that the log carries must tell of the same data. The header is laid out as a SHA-1 event and extends nothing.
-    fn agree(&self, bank: HashAlg, findings: &mut Findings) {
+    /// Every bank that the log carries must tell of the same data. What it says of one that is not quoted is nobody's word: whoever forges
+    /// a log leaves it out, and some firmware writes rubbish for a bank that is not active. The header is laid out as a SHA-1 event and
+    /// extends nothing.
+    fn agree(&self, bank: HashAlg, quoted: &[HashAlg], findings: &mut Findings) {
         let others = self.banks().filter(|other| *other != bank && other.computable() && bank.computable());
         for other in others.collect::<BTreeSet<_>>() {
             let differs = self.disagreement(bank, other);
             findings.check("boot.banks-disagree", differs.is_some(), || {
                 let which = differs.map_or_else(String::new, |one| format!("event {} ({})", one.index, one.event_type()));
-                Finding::error("", format!("the log's {bank} and {other} banks do not tell of the same data"))
+                let severity = if quoted.contains(&other) { Severity::Error } else { Severity::Warning };
+                Finding::new("", severity, format!("the log's {bank} and {other} banks do not tell of the same data"))
                     .expected("data that hashes to its digest in every bank, or in none")
                     .found(which)
                     .fix("a bank that the firmware does not extend can be filled by root: update the firmware, or let it extend one bank only")
