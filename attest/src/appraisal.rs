@@ -237,10 +237,11 @@ pub fn appraise(
         (None, Some(before)) => (before.ima(), before.judged_by(), before.engine().clone()),
         (None, None) => (ImaPosition::default(), fingerprint.as_str(), engine_seen),
     };
-    let mut state = RoundState::new(host, ak_name, genuine.counters(), boot_id, &ima_end, judged_by, seen, engine_seen);
+    let mut now_kept =
+        RoundState::new(host, ak_name, genuine.counters(), boot_id, &ima_end, judged_by, seen, engine_seen)
+            .following(state);
     if logs.host_log_findings().has("host-log.boot-changed") {
-        let boot_id = genuine.unanchored().boot_id.clone();
-        state = state.after_stray(Strayed { counters: genuine.counters(), boot_id });
+        now_kept = now_kept.after_stray(Strayed::new(genuine.counters(), &genuine.unanchored().boot_id));
     }
     let tag = genuine.tag().ok().flatten().map(VerifiedTag::tag);
     let host = HostClaims {
@@ -254,7 +255,7 @@ pub fn appraise(
         boot: logs.boot().map(boot_facts),
     };
     let submodules = subjects.into_iter().map(|(name, subject)| (name, subject.into_claims(policy))).collect();
-    Ok(Appraisal { submodules, host, state })
+    Ok(Appraisal { submodules, host, state: now_kept })
 }
 
 /// What the boot log proves, for people: the policy's rules have judged it already.

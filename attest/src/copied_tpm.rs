@@ -3,10 +3,12 @@
 //! TPM 2.0 Library Part 1, 36.2–36.4: within one reset a TPM's clock only rises, and with it stays the boot. An answer that fell
 //! behind, or that is of another boot of the same reset, is refused by itself ([`crate::counters`], `host-log.boot-changed`) and may be
 //! a state that was restored. Once the line that it fell behind **goes on**, two states of one TPM answer in turn: then nothing tells
-//! which is the machine, and none is believed until a person has looked.
+//! which is the machine, and none is believed until a person has looked. So too where a copy is reset before each of its answers: an
+//! answer of an earlier reset goes on although a round was accepted since it was refused first.
 //!
-//! Not told apart from a copy: a state that was restored and ran on past the old clock without a reset. Not seen at all: a copy that
-//! never attests, or one that attests only after a reset of its own while the other is silent for good.
+//! Not told apart from a copy: a state that was restored and ran on past the old clock without a reset, and a running state of an earlier
+//! reset that was put back twice and ran longer, with an accepted round in between. Not seen at all: a copy that never attests, or one that attests only
+//! after a reset of its own while the other is silent for good.
 
 use crate::check::violated;
 use crate::counters::Counters;
@@ -25,16 +27,23 @@ pub(crate) fn judge(kept: &RoundState, now: Counters, boot_id: &str, fell: Optio
     let in_turn = kept.strayed().is_some_and(|stray| {
         // A fallen answer is of the kept line only where a boot id says so; then it is the stray one that was ahead.
         let ahead = fell.is_none() || (!kept.boot_id().is_empty() && stray.boot_id != boot_id);
-        same_reset && kept_boot && ahead
+        !stray.passed && same_reset && kept_boot && ahead
     });
-    if violated("counters.clone-suspected", kept.clone_suspected() || in_turn) {
+    // Of an earlier reset: a state of the kept reset that is put back again falls behind again, and its machine was not running meanwhile.
+    let goes_on = kept.strayed().is_some_and(|stray| {
+        let after = now.reset_count == stray.counters.reset_count && now.clock > stray.counters.clock;
+        fell.is_some() && stray.passed && stray.earlier_reset && stray.boot_id == boot_id && after
+    });
+    let suspected = kept.clone_suspected() || in_turn || violated("counters.stray-goes-on", goes_on);
+    if violated("counters.clone-suspected", suspected) {
         let mut findings = fell.unwrap_or_default();
         findings.push(finding(kept, now, boot_id));
         return Some(Turn { findings, state: (!kept.clone_suspected()).then(|| kept.suspected()) });
     }
     let findings = fell?;
-    let new = kept.strayed().is_none_or(|stray| stray.boot_id != boot_id);
-    let stray = Strayed { counters: now, boot_id: boot_id.to_owned() };
+    let earlier_reset = now.reset_count < kept.counters().reset_count;
+    let new = kept.strayed().is_none_or(|stray| stray.boot_id != boot_id || (earlier_reset && !stray.earlier_reset));
+    let stray = Strayed { earlier_reset, ..Strayed::new(now, boot_id) };
     Some(Turn { findings, state: new.then(|| kept.after_stray(stray)) })
 }
 
@@ -88,7 +97,11 @@ mod tests {
         let (_, findings) = crate::counters::compare(&state.counters(), &now);
         let fallen = (!findings.acceptable()).then_some(findings);
         match judge(state, now, boot_id, fallen) {
-            None => (Vec::new(), state.clone()),
+            None => {
+                let (ima, seen) = (ImaPosition::default(), RuntimeSeen::default());
+                let next = RoundState::new("h", "ak", now, boot_id, &ima, "p", seen, EngineSeen::default());
+                (Vec::new(), next.following(Some(state)))
+            }
             Some(turn) => {
                 let ids = turn.findings.into_vec().into_iter().map(|one| one.id).collect();
                 (ids, turn.state.unwrap_or_else(|| state.clone()))
@@ -99,8 +112,9 @@ mod tests {
     #[test]
     fn a24_answers_in_turn_are_two_machines_and_a_restored_one_is_not() {
         const FELL: &str = "counters.clock-fell";
+        const RESET_FELL: &str = "counters.reset-fell";
         type Step = (u32, u64, &'static str, &'static [&'static str]);
-        let rows: [(&str, &[Step]); 7] = [
+        let rows: [(&str, &[Step]); 11] = [
             ("honest twin", &[(5, 110, "x", &[]), (5, 120, "x", &[]), (6, 5, "y", &[])]),
             ("restored, and it stays behind", &[(5, 50, "x", &[FELL]), (5, 60, "x", &[FELL]), (5, 70, "x", &[FELL])]),
             ("restored, and booted again", &[(5, 50, "x", &[FELL]), (6, 5, "y", &[])]),
@@ -117,6 +131,49 @@ mod tests {
                 &[(5, 50, "x", &[FELL]), (5, 101, "x", &[CLONE_SUSPECTED]), (9, 1, "z", &[CLONE_SUSPECTED])],
             ),
             ("another boot of one reset is another check's", &[(5, 110, "y", &[])]),
+            (
+                "a copy that is reset before each of its answers",
+                &[
+                    (6, 5, "y", &[]),
+                    (5, 101, "x", &[RESET_FELL]),
+                    (5, 110, "x", &[RESET_FELL]),
+                    (7, 5, "z", &[]),
+                    (5, 130, "x", &[RESET_FELL, CLONE_SUSPECTED]),
+                    (8, 5, "v", &[CLONE_SUSPECTED]),
+                ],
+            ),
+            (
+                "the same, begun within one reset",
+                &[
+                    (5, 50, "x", &[FELL]),
+                    (6, 5, "y", &[]),
+                    (5, 110, "x", &[RESET_FELL]),
+                    (7, 5, "z", &[]),
+                    (5, 130, "x", &[RESET_FELL, CLONE_SUSPECTED]),
+                ],
+            ),
+            (
+                "honest twin: an earlier boot put back, then booted until it is ahead",
+                &[
+                    (6, 5, "y", &[]),
+                    (5, 101, "x", &[RESET_FELL]),
+                    (5, 120, "x", &[RESET_FELL]),
+                    (6, 4, "w", &[FELL]),
+                    (7, 5, "z", &[]),
+                    (7, 15, "z", &[]),
+                    (8, 5, "v", &[]),
+                ],
+            ),
+            (
+                "honest twin: the same running state put back twice",
+                &[
+                    (5, 50, "x", &[FELL]),
+                    (6, 5, "y", &[]),
+                    (6, 15, "y", &[]),
+                    (5, 70, "x", &[RESET_FELL]),
+                    (7, 5, "z", &[]),
+                ],
+            ),
         ];
         for (what, steps) in rows {
             let mut state = kept("x");
@@ -130,7 +187,7 @@ mod tests {
         let (_, state) = answer(&kept(""), counters(5, 50), "");
         assert_eq!(answer(&state, counters(5, 101), "").0, [CLONE_SUSPECTED]);
         // The stray one was ahead: it is the kept boot that goes on.
-        let ahead = Strayed { counters: counters(5, 130), boot_id: "y".into() };
+        let ahead = Strayed::new(counters(5, 130), "y");
         let state = kept("x").after_stray(ahead);
         assert_eq!(answer(&state, counters(5, 90), "x").0, [FELL, CLONE_SUSPECTED]);
         assert_eq!(answer(&state, counters(5, 140), "y").0, Vec::<String>::new());

@@ -54,6 +54,18 @@ pub struct Strayed {
     pub counters: Counters,
     /// The boot that it says it is of.
     pub boot_id: String,
+    /// It was of an earlier reset than the kept line when it was noted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub earlier_reset: bool,
+    /// A round was accepted since.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub passed: bool,
+}
+
+impl Strayed {
+    pub(crate) fn new(counters: Counters, boot_id: &str) -> Self {
+        Self { counters, boot_id: boot_id.to_owned(), earlier_reset: false, passed: false }
+    }
 }
 
 /// What the files seen so far in this boot came to.
@@ -230,6 +242,13 @@ impl RoundState {
         Self { raw: Raw { strayed: Some(stray), ..self.raw.clone() } }
     }
 
+    /// The same, as what follows `before`: a stray answer stays noted over a reset, or a copy that is reset before each answer is never seen.
+    pub(crate) fn following(mut self, before: Option<&Self>) -> Self {
+        let stray = before.and_then(Self::strayed).cloned();
+        self.raw.strayed = stray.map(|stray| Strayed { passed: true, ..stray });
+        self
+    }
+
     /// The same, and not believed any more.
     pub(crate) fn suspected(&self) -> Self {
         Self { raw: Raw { clone_suspected: true, ..self.raw.clone() } }
@@ -288,7 +307,7 @@ impl RoundState {
         Counters { reset_count: self.raw.reset_count, restart_count: self.raw.restart_count, clock: self.raw.clock }
     }
 
-    /// The last answer that did not continue this line, where one did not since the last reset.
+    /// The last answer that did not continue this line.
     #[must_use]
     pub const fn strayed(&self) -> Option<&Strayed> {
         self.raw.strayed.as_ref()

@@ -334,6 +334,13 @@ fn a24_two_machines_with_one_tpm_lose_their_permits_until_a_person_looks() {
             &["counters.clone-suspected"],
             &lying(&host, |_| ()),
         );
+        // Neither gets another certificate; a bystander does.
+        let renewed = |host: &Attester| {
+            let challenge = host.renewal_challenge();
+            host.stranger().post("/v1/renewals", &host.renewal(&challenge)).unwrap()
+        };
+        assert_eq!(refusal(&renewed(&host)), ["renewal.clone-suspected"]);
+        assert_eq!(renewed(&bystander).status, 200);
         let told = scene.standing(&host);
         let shown = told.refused.iter().find(|one| one.id == "counters.clone-suspected").expect("explained");
         assert!(shown.fix.as_ref().is_some_and(|fix| fix.contains("host retire")), "{shown:?}");
@@ -345,6 +352,71 @@ fn a24_two_machines_with_one_tpm_lose_their_permits_until_a_person_looks() {
         assert_eq!(scene.lab.admin.post(&retire, &serde_json::json!({})).unwrap().status, 204);
         scene.trusted(&scene.enrolled(node));
     }
+}
+
+#[test]
+fn a24_an_answer_that_was_held_back_tells_nothing_of_its_host() {
+    let scene = Scene::start("");
+    let mut host = scene.enrolled("node-1");
+    // The evidence of a first challenge is held back on its way, and that of a second one is recorded meanwhile.
+    let first = host.challenge();
+    let held_back = host.sign(host.draft(&first)).encode();
+    let again = |host: &mut Attester| {
+        host.clock.clock += 1_000;
+        scene.refused(host, "held back", 422, &["nonce.superseded"], || host.send(held_back.clone()));
+    };
+    again(&mut host);
+    again(&mut host);
+    let all: Vec<Value> = scene.lab.admin.get("/v1/audit?since=0").unwrap().read().unwrap();
+    assert!(all.iter().all(|one| !one["action"].as_str().unwrap().starts_with("host.clone")), "{all:?}");
+    // Honest twins: a challenge that was never answered ends no other, and an older one counts while no later round is recorded.
+    let (first, second) = (host.challenge(), host.challenge());
+    for challenge in [first, second] {
+        host.clock.clock += 1_000;
+        let outcome: RoundOutcome = host.send(host.sign(host.draft(&challenge)).encode()).read().unwrap();
+        assert_eq!((outcome.state, errors(&outcome.findings)), (HostState::Proven, Vec::new()));
+    }
+    scene.trusted(&host);
+}
+
+#[test]
+fn a24_a_copy_that_is_reset_before_each_of_its_answers_is_suspected() {
+    let scene = Scene::start("");
+    let mut host = scene.enrolled("node-1");
+    scene.trusted(&host);
+    let original = host.clock.reset_count;
+    let boot = |host: &mut Attester, reset_count: u32| {
+        host.clock.clock += 1_000;
+        host.clock.reset_count = reset_count - 1;
+        host.reboot();
+    };
+    for copy in [original + 1, original + 2] {
+        boot(&mut host, copy);
+        scene.trusted(&host);
+        boot(&mut host, original);
+        let expect: &[&str] = match copy - original {
+            1 => &["counters.reset-fell"],
+            _ => &["counters.clone-suspected", "counters.reset-fell"],
+        };
+        scene.refused_outcome(&host, "the original", expect, &lying(&host, |_| ()));
+    }
+    boot(&mut host, original + 3);
+    scene.refused_outcome(&host, "the copy", &["counters.clone-suspected"], &lying(&host, |_| ()));
+
+    // Honest twin: an earlier boot that was put back once is refused, and trusted from its next boot on.
+    let mut host = scene.enrolled("node-2");
+    scene.trusted(&host);
+    boot(&mut host, original + 1);
+    scene.trusted(&host);
+    boot(&mut host, original);
+    for _ in 0..2 {
+        host.clock.clock += 1_000;
+        scene.refused_outcome(&host, "put back", &["counters.reset-fell"], &lying(&host, |_| ()));
+    }
+    boot(&mut host, original + 2);
+    scene.trusted(&host);
+    host.clock.clock += 1_000;
+    scene.trusted(&host);
 }
 
 #[test]

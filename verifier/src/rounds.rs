@@ -35,7 +35,7 @@ fn ak_hex(host: &Enrolled) -> String {
 
 /// What was kept of a host. A state that does not open, or is gone, is no state for a challenge, and a refusal for a round: without it
 /// nobody would notice a TPM whose counters went back.
-fn kept(state: &AppState, host: &Enrolled) -> Outcome<Option<(Vec<u8>, RoundState)>> {
+pub(crate) fn kept(state: &AppState, host: &Enrolled) -> Outcome<Option<(Vec<u8>, RoundState)>> {
     let sealed = state.store.host_state(&host.row().id)?;
     if violated("state.missing", host.row().kept_state && sealed.is_none()) {
         let finding = Finding::error("state.missing", "what was kept of this host between its rounds is gone");

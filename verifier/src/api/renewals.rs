@@ -9,6 +9,7 @@ use super::enrolments::{host_certificate, identity, limited};
 use crate::enrol::renewal;
 use crate::names;
 use crate::refusal::Outcome;
+use crate::rounds;
 use crate::state::AppState;
 use crate::store::Purpose;
 use crate::tls::Remote;
@@ -51,6 +52,7 @@ pub(super) async fn renew(
         .store(move |store| {
             let judged = store.enrolled(&request.host)?;
             let key = renewal::verify(&judged, &request)?;
+            renewal::one_machine(rounds::kept(&inner, &judged).ok().flatten().map(|(_, kept)| kept).as_ref())?;
             let issued = host_certificate(&inner, key.spki(), &request.host, &now)?;
             let row = store.renew_certificate(&now, judged.row(), &request.nonce, &issued)?;
             Ok(identity(&row, &issued))

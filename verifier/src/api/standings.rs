@@ -18,7 +18,7 @@ use super::views::{
 use crate::clock::{Now, millis, rfc3339};
 use crate::names;
 use crate::placement;
-use crate::refusal::{Outcome, Refusal};
+use crate::refusal::{Kind, Outcome, Refusal};
 use crate::rules::{CompiledPool, Rules};
 use crate::standing::{Standing, View};
 use crate::state::AppState;
@@ -104,7 +104,13 @@ pub(super) async fn show(State(state): State<AppState>, Path(host): Path<String>
     let (view, now) = view(&state).await?;
     let standing = view.hosts.get(&id).ok_or_else(|| Refusal::not_found("host"))?;
     // A row that was changed from outside is among what was refused; it has no result to show.
-    let token = state.store(move |store| store.result(&id)).await.ok().flatten().and_then(|stored| stored.result);
+    let stored = match state.store(move |store| store.result(&id)).await {
+        Err(refusal) if refusal.kind == Kind::Unavailable => return Err(refusal),
+        stored => stored.ok().flatten(),
+    };
+    // A round that was recorded meanwhile is not the one that is explained here.
+    let shown = standing.last.as_ref().map(|last| last.sequence);
+    let token = stored.filter(|stored| Some(stored.sequence) == shown).and_then(|stored| stored.result);
     let subsystem = |name: Submodule| {
         let result = standing.result.as_ref()?;
         Some((name, SubsystemDetail { tier: result.tier(name), findings: result.findings(name).to_vec() }))

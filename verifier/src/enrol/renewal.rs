@@ -1,12 +1,13 @@
 //! Renewal of a host's certificate by a quote of its AK, without a person: also after the certificate has expired.
 //!
 //! The quote shows that the enrolled AK signs now, for this nonce and this request; the certification shows that the TLS key is the TPM's. It
-//! says **nothing** about the host's state: a certificate is a name, not trust.
+//! says **nothing** about the host's state: a certificate is a name, not trust. Of two machines with one TPM neither is given another name.
 
 use hostmark_attest::check::violated;
 use hostmark_attest::finding::Finding;
 use hostmark_attest::identity::certify::{CertifiedTlsKey, TlsKeyEvidence, verify_tls_key};
 use hostmark_attest::selection::PcrSelection;
+use hostmark_attest::state::RoundState;
 use hostmark_attest::tpm::attest::{AttestType, Attested};
 use hostmark_attest::tpm::signed::{Expectation, QUOTE, Signer, verify_attest};
 use hostmark_attest::wire::{DOMAIN_QUOTE, Renewal};
@@ -50,4 +51,17 @@ pub fn verify(host: &Enrolled, renewal: &Renewal) -> Outcome<CertifiedTlsKey> {
         csr: &renewal.csr.0,
     };
     verify_tls_key(&evidence, host.ak(), host.ek().name(), &renewal.nonce).map_err(Refusal::findings)
+}
+
+/// Refuses a host whose answers came from two states of its TPM.
+///
+/// # Errors
+/// 422 `renewal.clone-suspected`.
+pub fn one_machine(kept: Option<&RoundState>) -> Outcome<()> {
+    if violated("renewal.clone-suspected", kept.is_some_and(RoundState::clone_suspected)) {
+        let finding = Finding::error("renewal.clone-suspected", "two machines answer with this host's TPM");
+        let fix = "stop both machines and find out which is the copy; then `hostmark host retire` and enrol the real one with a new TPM state";
+        return Err(Refusal::findings(finding.fix(fix).into()));
+    }
+    Ok(())
 }

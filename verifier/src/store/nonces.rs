@@ -1,6 +1,7 @@
 //! Nonces: issued by the verifier, for one host and one purpose, used once.
 //!
-//! A3, A27. The row is consumed under `BEGIN IMMEDIATE` in the transaction that grants something, so one nonce shown to two processes wins once.
+//! A3, A24, A27. Of one host's rounds only those count that were asked for later than the one that is recorded: an answer that was held
+//! back on its way shows older counters and says nothing of the host. The row is consumed under `BEGIN IMMEDIATE` in the transaction that grants something, so one nonce shown to two processes wins once.
 
 use std::time::Duration;
 
@@ -70,7 +71,7 @@ impl Tx<'_> {
     /// Uses a nonce up.
     ///
     /// # Errors
-    /// 422 with one of `nonce.unknown`, `nonce.purpose`, `nonce.other-host`, `nonce.used`, `nonce.expired`.
+    /// 422 with one of `nonce.unknown`, `nonce.purpose`, `nonce.other-host`, `nonce.used`, `nonce.expired`, `nonce.superseded`.
     pub fn consume_nonce(&self, nonce: &Nonce, host: &str, purpose: Purpose) -> Outcome<ConsumedNonce> {
         let refuse = |id: &str, message: &str| {
             Err(Refusal::new(Kind::Refused, Finding::error(id, message).fix("ask for a new challenge")))
@@ -109,9 +110,20 @@ impl Tx<'_> {
         if violated("nonce.expired", self.now().left(&consumed.boot_id, expires_boot_ms) == 0) {
             return refuse("nonce.expired", "this nonce has expired");
         }
+        if violated("nonce.superseded", purpose == Purpose::Round && self.recorded_later(&consumed)?) {
+            return refuse("nonce.superseded", "a round of this host that was asked for later is recorded");
+        }
         self.prepare_cached("UPDATE nonces SET used_unix_ms = ? WHERE nonce = ?")?
             .execute(params![self.now().unix_ms, nonce.0])?;
         Ok(consumed)
+    }
+
+    /// Whether a round with a later nonce than this is recorded.
+    fn recorded_later(&self, nonce: &ConsumedNonce) -> Outcome<bool> {
+        let mut statement = self.prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM results WHERE host = ? AND boot_id = ? AND issued_boot_ms > ?)",
+        )?;
+        Ok(statement.query_row(params![nonce.host, nonce.boot_id, nonce.issued_boot_ms], |row| row.get(0))?)
     }
 }
 

@@ -126,7 +126,8 @@ impl Store {
     pub fn nonce_issue(&self, now: &Now, nonce: &Nonce, host: &str) -> Outcome<NonceIssue> {
         let issued = self.read(|sql| {
             let mut statement = sql.prepare_cached(
-                "SELECT issued_unix_ms, detail FROM nonces WHERE nonce = ? AND host = ? AND purpose = ? AND boot_id = ? AND expires_boot_ms > ? AND used_unix_ms IS NULL",
+                "SELECT issued_unix_ms, detail FROM nonces WHERE nonce = ? AND host = ? AND purpose = ? AND boot_id = ? AND expires_boot_ms > ? AND used_unix_ms IS NULL
+                   AND NOT EXISTS (SELECT 1 FROM results WHERE results.host = nonces.host AND results.boot_id = nonces.boot_id AND results.issued_boot_ms > nonces.issued_boot_ms)",
             )?;
             let wanted = params![nonce.0, host, Purpose::Round.name(), &*now.boot_id, now.boot_ms];
             let read = |row: &rusqlite::Row<'_>| Ok(NonceIssue { issued_unix_ms: row.get(0)?, detail: row.get(1)? });
