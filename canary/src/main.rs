@@ -48,7 +48,15 @@ fn look(token: &str) {
     // personality(2): the profiles of Docker and Podman allow five values, and this is none of them.
     let fixed = personality::set(Persona::ADDR_NO_RANDOMIZE);
     tell("fixed-address-space", if fixed.is_ok() { "granted" } else { "refused" });
-    tell("root", if std::fs::write("/hostmark-canary-was-here", b"").is_ok() { "written" } else { "refused" });
+    tell(
+        "root",
+        match std::fs::write("/hostmark-canary-was-here", b"") {
+            Ok(()) => "written",
+            Err(error) if error.kind() == std::io::ErrorKind::ReadOnlyFilesystem => "refused",
+            // Who may not write there for another reason says nothing of the file system.
+            Err(_) => "denied",
+        },
+    );
     for (name, _) in std::env::vars_os() {
         if let Some(name) = name.to_str().filter(|name| name.starts_with(VARIABLE)) {
             tell("variable", name);

@@ -25,6 +25,7 @@ pub(super) fn needs(name: &str) -> &'static [Probe] {
         "networks-apart" => &[Probe::Apart],
         "published-address" | "userland-proxy" => &[Probe::Published],
         "api-certificate" => &[Probe::Certificate],
+        "unsigned-refused" => &[Probe::Unsigned],
         _ => &[],
     }
 }
@@ -71,6 +72,10 @@ fn seen(control: &Control, name: &str, shown: &Shown) -> Told<(bool, Observed)> 
             let loopback = |ip: &String| ip.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
             let good = !published.addresses.is_empty() && published.addresses.iter().all(loopback);
             Ok((good, Observed::Value(Setting::List(published.addresses.clone()))))
+        }
+        "unsigned-refused" => {
+            let fetched = *tried(shown.unsigned.as_ref())?;
+            Ok(word_is(if fetched { "fetched" } else { "refused" }, !fetched))
         }
         "userland-proxy" => {
             let published = tried(shown.published.as_ref())?;

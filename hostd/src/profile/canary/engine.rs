@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read};
+use std::process::Child;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -27,7 +28,6 @@ pub(super) struct Ask<'a> {
     /// Publishes this port without an address.
     pub(super) publish: Option<u16>,
     /// The engine's client has this variable.
-    #[allow(dead_code, reason = "an API has no client whose variables could come through")]
     pub(super) variable: Option<&'a str>,
 }
 
@@ -60,6 +60,8 @@ pub(super) trait Engine: Sync {
     fn network(&self, name: &str, run: &str, end: Instant) -> Told<()>;
     /// Removes a container, a network or an image; one that is not there is fine.
     fn remove(&self, what: &Made, end: Instant) -> Told<()>;
+    /// Fetches an image without a signature over plain HTTP: whether its policy let it in.
+    fn fetch(&self, image: &str, end: Instant) -> Told<bool>;
 }
 
 /// Something that a run creates.
@@ -72,7 +74,11 @@ pub(super) enum Made {
 
 /// The lines `name=value` that a canary says, as they come.
 #[derive(Debug)]
-pub(super) struct Words(mpsc::Receiver<String>);
+pub(super) struct Words {
+    lines: mpsc::Receiver<String>,
+    /// The engine's client, while it passes on what the container says.
+    client: Option<Child>,
+}
 
 impl Words {
     /// Reads in the background; the thread ends with the container.
@@ -86,7 +92,14 @@ impl Words {
                 }
             }
         });
-        Self(receiver)
+        Self { lines: receiver, client: None }
+    }
+
+    /// Ends the client with it.
+    pub(super) fn with(self, client: Child) -> Self {
+        let mut this = self;
+        this.client = Some(client);
+        this
     }
 
     /// Everything until the canary says that it is done.
@@ -95,7 +108,7 @@ impl Words {
         let mut last = String::new();
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            let line = match self.0.recv_timeout(left) {
+            let line = match self.lines.recv_timeout(left) {
                 Ok(line) => line,
                 Err(mpsc::RecvTimeoutError::Timeout) => return Err("the container said nothing in time".to_owned()),
                 Err(mpsc::RecvTimeoutError::Disconnected) if last.is_empty() => {
@@ -111,6 +124,15 @@ impl Words {
                 None => {}
             }
             last = line;
+        }
+    }
+}
+
+impl Drop for Words {
+    fn drop(&mut self) {
+        if let Some(client) = &mut self.client {
+            let _ = client.kill();
+            let _ = client.wait();
         }
     }
 }

@@ -12,7 +12,9 @@ mod engine;
 mod image;
 mod log;
 mod look;
+mod podman;
 mod probes;
+mod registry;
 mod run;
 mod sockets;
 
@@ -22,13 +24,16 @@ use std::time::{Duration, Instant};
 
 use hostmark_attest::profile::{Control, Effect, Profile, Prove};
 
-use self::engine::Engine;
+use self::engine::{Engine, Made};
 use self::probes::{Probe, Shown};
+use self::registry::Registry;
 use self::run::Run;
 use super::host::Host;
 
 /// How long the canaries of one engine may take, without their removal: a healthy host needs some seconds.
 const TIME: Duration = Duration::from_secs(45);
+/// How long an image from this host may take to come.
+const FETCH: Duration = Duration::from_secs(15);
 /// Name of the variable that an engine's client is given.
 const VARIABLE: &str = "HOSTMARK_CANARY_VARIABLE";
 
@@ -86,6 +91,10 @@ impl Asked {
                 let socket = host.docker_socket().ok_or("no socket of Docker is known")?;
                 Ok(Self { engine: Box::new(docker::Docker::at(&socket)), pids: host.processes("dockerd") })
             }
+            "podman" => {
+                let podman = podman::Podman::installed(Path::new(run::NOTES)).ok_or("Podman is not installed")?;
+                Ok(Self { engine: Box::new(podman), pids: Vec::new() })
+            }
             other => Err(format!("no canary is started by {other}")),
         }
     }
@@ -99,6 +108,9 @@ fn of_engine(asked: Result<&Asked, &String>, controls: &[(&Control, &str)]) -> B
     let wanted: BTreeSet<Probe> = controls.iter().flat_map(|(_, name)| effects::needs(name)).copied().collect();
     let wanted: Vec<Probe> = wanted.into_iter().collect();
     let mut shown = containers(asked, &wanted);
+    if wanted.contains(&Probe::Unsigned) {
+        shown.unsigned = Some(unsigned(asked.engine.as_ref()));
+    }
     if wanted.contains(&Probe::Certificate) {
         shown.certificate = Some(match asked.pids.as_slice() {
             [] => Err("the daemon's process was not found".to_owned()),
@@ -108,9 +120,19 @@ fn of_engine(asked: Result<&Asked, &String>, controls: &[(&Control, &str)]) -> B
     controls.iter().map(|(control, name)| (control.id.clone(), effects::effect(control, name, &shown))).collect()
 }
 
+/// Whether an image without a signature is let in.
+fn unsigned(engine: &dyn Engine) -> Result<bool, String> {
+    let end = Instant::now().checked_add(FETCH).ok_or("no clock")?;
+    let registry = Registry::start()?;
+    let image = registry.image("unsigned");
+    let fetched = engine.fetch(&image, end);
+    engine.remove(&Made::Image(image), end)?;
+    fetched
+}
+
 /// What containers show; nothing is started when no control needs one.
 fn containers(asked: &Asked, wanted: &[Probe]) -> Shown {
-    if wanted.iter().all(|probe| *probe == Probe::Certificate) {
+    if wanted.iter().all(|probe| matches!(probe, Probe::Certificate | Probe::Unsigned)) {
         return Shown::default();
     }
     let Some(end) = Instant::now().checked_add(TIME) else { return Shown::nothing("no clock") };

@@ -39,6 +39,8 @@ pub(super) enum Probe {
     Apart,
     /// A client without a certificate.
     Certificate,
+    /// An image without a signature.
+    Unsigned,
 }
 
 /// What a container that published a port showed.
@@ -66,6 +68,8 @@ pub(super) struct Shown {
     pub(super) privileged: Option<Told<&'static str>>,
     pub(super) apart: Option<Told<String>>,
     pub(super) certificate: Option<Told<BTreeMap<String, String>>>,
+    /// Whether it was let in.
+    pub(super) unsigned: Option<Told<bool>>,
 }
 
 impl Shown {
@@ -83,6 +87,7 @@ impl Shown {
             privileged: none(why),
             apart: none(why),
             certificate: none(why),
+            unsigned: none(why),
         }
     }
 }
