@@ -117,14 +117,6 @@ impl Tx<'_> {
             .execute(params![self.now().unix_ms, nonce.0])?;
         Ok(consumed)
     }
-
-    /// Whether a round with a later nonce than this is recorded.
-    fn recorded_later(&self, nonce: &ConsumedNonce) -> Outcome<bool> {
-        let mut statement = self.prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM results WHERE host = ? AND boot_id = ? AND issued_boot_ms > ?)",
-        )?;
-        Ok(statement.query_row(params![nonce.host, nonce.boot_id, nonce.issued_boot_ms], |row| row.get(0))?)
-    }
 }
 
 impl Store {

@@ -109,7 +109,39 @@ impl StoredResult {
     }
 }
 
+/// A host's row of results as it stands: the word of its state, what it holds, and its seal, which nobody has verified yet.
+fn row(sql: &rusqlite::Connection, host: &str) -> Outcome<Option<(String, StoredResult, Vec<u8>)>> {
+    let mut statement = sql.prepare_cached(
+        "SELECT state, result, findings, boot_id, issued_boot_ms, issued_unix_ms, sequence, seal FROM results WHERE host = ?",
+    )?;
+    let found = statement
+        .query_row([host], |row| {
+            let state: String = row.get(0)?;
+            let stored = StoredResult {
+                // Anything but the one good word is bad.
+                disproven: state != "proven",
+                result: row.get(1)?,
+                findings: serde_json::from_str(&row.get::<_, String>(2)?).unwrap_or_default(),
+                boot_id: row.get(3)?,
+                issued_boot_ms: row.get(4)?,
+                issued_unix_ms: row.get(5)?,
+                sequence: row.get(6)?,
+            };
+            Ok((state, stored, row.get::<_, Vec<u8>>(7)?))
+        })
+        .optional()?;
+    Ok(found)
+}
+
 impl super::Tx<'_> {
+    /// Whether a round with a later nonce than this is recorded, as this verifier wrote it: a row that was changed from outside shuts
+    /// nobody out.
+    pub(super) fn recorded_later(&self, nonce: &super::ConsumedNonce) -> Outcome<bool> {
+        let Some((state, stored, seal)) = row(self, &nonce.host)? else { return Ok(false) };
+        let later = stored.boot_id == nonce.boot_id && stored.issued_boot_ms > nonce.issued_boot_ms;
+        Ok(later && self.keys.sealed(&stored.seal_message(&nonce.host, &state), &seal))
+    }
+
     /// Remembers the serial of a proven tag: an older one is refused from now on.
     fn accept_tag_serial(&self, host: &str, serial: u64) -> Outcome<()> {
         let raised =
@@ -126,8 +158,7 @@ impl Store {
     pub fn nonce_issue(&self, now: &Now, nonce: &Nonce, host: &str) -> Outcome<NonceIssue> {
         let issued = self.read(|sql| {
             let mut statement = sql.prepare_cached(
-                "SELECT issued_unix_ms, detail FROM nonces WHERE nonce = ? AND host = ? AND purpose = ? AND boot_id = ? AND expires_boot_ms > ? AND used_unix_ms IS NULL
-                   AND NOT EXISTS (SELECT 1 FROM results WHERE results.host = nonces.host AND results.boot_id = nonces.boot_id AND results.issued_boot_ms > nonces.issued_boot_ms)",
+                "SELECT issued_unix_ms, detail FROM nonces WHERE nonce = ? AND host = ? AND purpose = ? AND boot_id = ? AND expires_boot_ms > ? AND used_unix_ms IS NULL",
             )?;
             let wanted = params![nonce.0, host, Purpose::Round.name(), &*now.boot_id, now.boot_ms];
             let read = |row: &rusqlite::Row<'_>| Ok(NonceIssue { issued_unix_ms: row.get(0)?, detail: row.get(1)? });
@@ -247,30 +278,14 @@ impl Store {
     /// 503; 422 `result.seal` for a row that was changed from outside.
     pub fn result(&self, host: &str) -> Outcome<Option<StoredResult>> {
         self.read(|sql| {
-            let mut statement = sql.prepare_cached(
-                "SELECT state, result, findings, boot_id, issued_boot_ms, issued_unix_ms, sequence, seal FROM results WHERE host = ?",
-            )?;
-            let row = statement
-                .query_row([host], |row| {
-                    let state: String = row.get(0)?;
-                    let stored = StoredResult {
-                        // Anything but the one good word is bad.
-                        disproven: state != "proven",
-                        result: row.get(1)?,
-                        findings: serde_json::from_str(&row.get::<_, String>(2)?).unwrap_or_default(),
-                        boot_id: row.get(3)?,
-                        issued_boot_ms: row.get(4)?,
-                        issued_unix_ms: row.get(5)?,
-                        sequence: row.get(6)?,
-                    };
-                    Ok((state, stored, row.get::<_, Vec<u8>>(7)?))
-                })
-                .optional()?;
-            let Some((state, stored, seal)) = row else { return Ok(None) };
+            let Some((state, stored, seal)) = row(sql, host)? else { return Ok(None) };
             let message = stored.seal_message(host, &state);
             if violated("result.seal", !self.keys().sealed(&message, &seal)) {
-                let finding = Finding::error("result.seal", "the stored result of this host was changed outside the verifier");
-                return Err(Refusal::findings(finding.fix("let the host attest again; look for who wrote the database").into()));
+                let finding =
+                    Finding::error("result.seal", "the stored result of this host was changed outside the verifier");
+                return Err(Refusal::findings(
+                    finding.fix("let the host attest again; look for who wrote the database").into(),
+                ));
             }
             Ok(Some(stored))
         })
