@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use minicbor::decode::Error as CborError;
+use minicbor::encode::{Error as WriteError, Write};
 use minicbor::{Decoder, Encoder};
 
 use crate::digest::{Digest, HashAlg, PcrBanks};
@@ -132,16 +133,37 @@ const LABELS: [(&str, &str); 7] = [
 /// Parts that every round has.
 const REQUIRED: u64 = 6;
 
-type Sink = Encoder<Vec<u8>>;
-type Written = Result<(), minicbor::encode::Error<std::convert::Infallible>>;
-
 /// Encoding into a vector cannot fail; the empty result would not decode.
-fn encoded(write: impl FnOnce(&mut Sink) -> Written) -> Vec<u8> {
+fn encoded(write: impl FnOnce(&mut Encoder<Vec<u8>>) -> Written<Vec<u8>>) -> Vec<u8> {
     let mut encoder = Encoder::new(Vec::new());
     match write(&mut encoder) {
         Ok(()) => encoder.into_writer(),
         Err(_) => Vec::new(),
     }
+}
+
+type Written<W> = Result<(), WriteError<<W as Write>::Error>>;
+
+/// Received bytes that an encoding has not come to yet. It goes on for as long as it writes what stands there.
+struct Received<'b>(&'b [u8]);
+
+/// An encoding is not what was received.
+#[derive(Debug)]
+struct Differs;
+
+impl Write for Received<'_> {
+    type Error = Differs;
+
+    fn write_all(&mut self, part: &[u8]) -> Result<(), Differs> {
+        self.0 = self.0.strip_prefix(part).ok_or(Differs)?;
+        Ok(())
+    }
+}
+
+/// Whether these bytes are what `write` writes, and nothing more.
+fn is_encoding<'b>(bytes: &'b [u8], write: impl FnOnce(&mut Encoder<Received<'b>>) -> Written<Received<'b>>) -> bool {
+    let mut encoder = Encoder::new(Received(bytes));
+    write(&mut encoder).is_ok() && encoder.into_writer().0.is_empty()
 }
 
 fn count(n: usize) -> u64 {
@@ -152,32 +174,34 @@ impl Unanchored {
     /// The one deterministic encoding: map keys by length, then by their bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        encoded(|e| {
-            let optional = u64::from(self.tag.is_some()).saturating_add(u64::from(!self.inventory.is_empty()));
-            e.map(6_u64.saturating_add(optional))?;
-            if let Some(tag) = &self.tag {
-                e.str("tag")?.array(4)?.bytes(&tag.nv)?.bytes(&tag.nv_public)?;
-                e.bytes(&tag.certification.attest.0)?.bytes(&tag.certification.signature.0)?;
-            }
-            e.str("facts")?.map(count(self.facts.len()))?;
-            let mut facts: Vec<_> = self.facts.iter().collect();
-            facts.sort_by_key(|(name, _)| (name.len(), *name));
-            for (name, value) in facts {
-                e.str(name)?.str(value)?;
-            }
-            e.str("hostd")?.str(&self.hostd)?;
-            e.str("nonce")?.bytes(&self.nonce.0)?;
-            e.str("boot-id")?.str(&self.boot_id)?;
-            e.str("sources")?.array(count(self.sources.len()))?;
-            for source in &self.sources {
-                e.str(source)?;
-            }
-            e.str("manifest")?.bytes(&self.manifest)?;
-            if !self.inventory.is_empty() {
-                e.str("inventory")?.bytes(&self.inventory)?;
-            }
-            Ok(())
-        })
+        encoded(|e| self.write(e))
+    }
+
+    fn write<W: Write>(&self, e: &mut Encoder<W>) -> Written<W> {
+        let optional = u64::from(self.tag.is_some()).saturating_add(u64::from(!self.inventory.is_empty()));
+        e.map(6_u64.saturating_add(optional))?;
+        if let Some(tag) = &self.tag {
+            e.str("tag")?.array(4)?.bytes(&tag.nv)?.bytes(&tag.nv_public)?;
+            e.bytes(&tag.certification.attest.0)?.bytes(&tag.certification.signature.0)?;
+        }
+        e.str("facts")?.map(count(self.facts.len()))?;
+        let mut facts: Vec<_> = self.facts.iter().collect();
+        facts.sort_by_key(|(name, _)| (name.len(), *name));
+        for (name, value) in facts {
+            e.str(name)?.str(value)?;
+        }
+        e.str("hostd")?.str(&self.hostd)?;
+        e.str("nonce")?.bytes(&self.nonce.0)?;
+        e.str("boot-id")?.str(&self.boot_id)?;
+        e.str("sources")?.array(count(self.sources.len()))?;
+        for source in &self.sources {
+            e.str(source)?;
+        }
+        e.str("manifest")?.bytes(&self.manifest)?;
+        if !self.inventory.is_empty() {
+            e.str("inventory")?.bytes(&self.inventory)?;
+        }
+        Ok(())
     }
 
     fn parse(bytes: &[u8]) -> Result<Self, EvidenceError> {
@@ -187,7 +211,7 @@ impl Unanchored {
         }
         let mut d = Decoder::new(bytes);
         let parsed = Self::read(&mut d).map_err(|_| bad(d.position(), "unanchored"))?;
-        if parsed.encode() != bytes {
+        if !is_encoding(bytes, |e| parsed.write(e)) {
             return Err(EvidenceError::NotDeterministic { what: "unanchored part" });
         }
         Ok(parsed)
@@ -284,31 +308,13 @@ impl Evidence {
     /// The one deterministic encoding.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let ima = encoded(|e| {
-            let long = self.ima.left_out > 0;
-            e.array(2_u64.saturating_add(u64::from(long)))?.u64(self.ima.from)?.bytes(&self.ima.list)?;
-            if long { e.u64(self.ima.left_out)?.ok() } else { Ok(()) }
-        });
-        let pcrs = encoded(|e| {
-            let total: usize = self.pcrs.values().map(BTreeMap::len).sum();
-            e.array(count(total))?;
-            for (bank, values) in &self.pcrs {
-                for (index, value) in values {
-                    e.array(3)?.u16(bank.to_tpm())?.u8(*index)?.bytes(value.as_bytes())?;
-                }
-            }
-            Ok(())
-        });
-        let quote = encoded(|e| e.array(2)?.bytes(&self.quote.attest.0)?.bytes(&self.quote.signature.0)?.ok());
-        let mut parts: Vec<&[u8]> = vec![&ima, &pcrs, &quote, &self.boot_log, &self.host_log, &self.unanchored_bytes];
-        parts.extend(Some(self.userspace_log.as_slice()).filter(|log| !log.is_empty()));
-        encoded(|e| {
-            e.map(count(parts.len()))?;
-            for ((label, media), bytes) in LABELS.iter().zip(parts) {
-                e.str(label)?.array(2)?.str(media)?.bytes(bytes)?;
-            }
-            Ok(())
-        })
+        let ima = encoded(|e| write_ima(&self.ima, e));
+        let pcrs = encoded(|e| write_pcrs(&self.pcrs, e));
+        let quote = encoded(|e| write_quote(&self.quote, e));
+        let logs: [&[u8]; 3] = [&self.boot_log, &self.host_log, &self.userspace_log];
+        let [boot_log, host_log, userspace_log] = logs;
+        let parts = [&ima, &pcrs, &quote, boot_log, host_log, &self.unanchored_bytes, userspace_log];
+        encoded(|e| write_parts(&parts, e))
     }
 
     /// Reads a body.
@@ -333,11 +339,45 @@ impl Evidence {
             host_log: host_log.to_vec(),
             userspace_log: userspace_log.to_vec(),
         };
-        if evidence.encode() != bytes {
+        let deterministic = is_encoding(ima, |e| write_ima(&evidence.ima, e))
+            && is_encoding(pcrs, |e| write_pcrs(&evidence.pcrs, e))
+            && is_encoding(quote, |e| write_quote(&evidence.quote, e))
+            && is_encoding(bytes, |e| write_parts(&parts, e));
+        if !deterministic {
             return Err(EvidenceError::NotDeterministic { what: "evidence" });
         }
         Ok(evidence)
     }
+}
+
+/// The last part is left out where it is empty.
+fn write_parts<W: Write>(parts: &[&[u8]; 7], e: &mut Encoder<W>) -> Written<W> {
+    let present = if parts.last().is_some_and(|last| last.is_empty()) { REQUIRED } else { count(parts.len()) };
+    e.map(present)?;
+    for (_, ((label, media), bytes)) in (0..present).zip(LABELS.iter().zip(parts)) {
+        e.str(label)?.array(2)?.str(media)?.bytes(bytes)?;
+    }
+    Ok(())
+}
+
+fn write_ima<W: Write>(ima: &ImaPart, e: &mut Encoder<W>) -> Written<W> {
+    let long = ima.left_out > 0;
+    e.array(2_u64.saturating_add(u64::from(long)))?.u64(ima.from)?.bytes(&ima.list)?;
+    if long { e.u64(ima.left_out)?.ok() } else { Ok(()) }
+}
+
+fn write_pcrs<W: Write>(pcrs: &PcrBanks, e: &mut Encoder<W>) -> Written<W> {
+    e.array(count(pcrs.values().map(BTreeMap::len).sum()))?;
+    for (bank, values) in pcrs {
+        for (index, value) in values {
+            e.array(3)?.u16(bank.to_tpm())?.u8(*index)?.bytes(value.as_bytes())?;
+        }
+    }
+    Ok(())
+}
+
+fn write_quote<W: Write>(quote: &SignedAttest, e: &mut Encoder<W>) -> Written<W> {
+    e.array(2)?.bytes(&quote.attest.0)?.bytes(&quote.signature.0)?.ok()
 }
 
 fn outer<'b>(d: &mut Decoder<'b>) -> Result<[&'b [u8]; 7], CborError> {
