@@ -9,7 +9,8 @@ mod engine_ima;
 mod runtime;
 mod workload;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use time::OffsetDateTime;
@@ -100,8 +101,13 @@ impl Judge {
     pub fn fingerprint(&self, now: OffsetDateTime) -> String {
         let mut text = format!("{JUDGING} {} {}", self.policy.name(), self.policy.version());
         for bundle in &self.references {
-            let open: Vec<String> = bundle.open_indices(now).map(|index| index.to_string()).collect();
-            text.push_str(&format!("; {} {} [{}]", bundle.name(), bundle.version(), open.join(",")));
+            // Writing into a string cannot fail.
+            let _ = write!(text, "; {} {} [", bundle.name(), bundle.version());
+            for (nth, index) in bundle.open_indices(now).enumerate() {
+                let comma = if nth > 0 { "," } else { "" };
+                let _ = write!(text, "{comma}{index}");
+            }
+            text.push(']');
         }
         hex::encode(crate::digest::sha256(&[text.as_bytes()]))
     }
@@ -182,11 +188,12 @@ impl Subject {
         worst.unwrap_or(Tier::None).after(self.findings.worst().filter(|worst| *worst == Severity::Error))
     }
 
-    fn into_claims(self, policy: &AppraisalPolicy) -> SubmoduleClaims {
+    /// `policy`: name and version of the one that judged.
+    fn into_claims(self, policy: &str) -> SubmoduleClaims {
         SubmoduleClaims {
             status: self.status(),
             vector: self.claims.iter().map(|(name, (tier, _))| ((*name).to_owned(), tier.value())).collect(),
-            policy: format!("{}@{}", policy.name(), policy.version()),
+            policy: policy.to_owned(),
             basis: self.claims.iter().map(|(name, (_, basis))| ((*name).to_owned(), *basis)).collect(),
             findings: self.findings.into_vec(),
         }
@@ -254,7 +261,8 @@ pub fn appraise(
         tag_serial: tag.map(|tag| tag.serial),
         boot: logs.boot().map(boot_facts),
     };
-    let submodules = subjects.into_iter().map(|(name, subject)| (name, subject.into_claims(policy))).collect();
+    let policy = format!("{}@{}", policy.name(), policy.version());
+    let submodules = subjects.into_iter().map(|(name, subject)| (name, subject.into_claims(&policy))).collect();
     Ok(Appraisal { submodules, host, state: now_kept })
 }
 
@@ -371,13 +379,4 @@ fn rules(policy: &AppraisalPolicy, facts: &Facts, subjects: &mut BTreeMap<Submod
 /// Whether a claim is hostd's word.
 fn check_reported(claim: &str) -> bool {
     crate::check::violated("rule.reported", matches!(claim, "lockdown" | "kernel_release"))
-}
-
-/// The acceptable values of all open windows for one thing, and whether any window names it.
-fn accepted<'w, T: Ord + Copy + 'w>(sets: impl Iterator<Item = Option<&'w BTreeSet<T>>>) -> Option<BTreeSet<T>> {
-    let mut all = None::<BTreeSet<T>>;
-    for set in sets.flatten() {
-        all.get_or_insert_default().extend(set.iter().copied());
-    }
-    all
 }

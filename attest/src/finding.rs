@@ -48,7 +48,7 @@ impl Finding {
     /// A finding of any weight.
     #[must_use]
     pub fn new(id: impl Into<String>, severity: Severity, message: impl Into<String>) -> Self {
-        Self { id: id.into(), severity, message: one_line(&message.into()), expected: None, found: None, fix: None }
+        Self { id: id.into(), severity, message: on_one_line(message.into()), expected: None, found: None, fix: None }
     }
 
     /// A finding that refuses or contraindicates.
@@ -72,14 +72,14 @@ impl Finding {
     /// Says what was expected.
     #[must_use]
     pub fn expected(mut self, expected: impl fmt::Display) -> Self {
-        self.expected = Some(one_line(&expected.to_string()));
+        self.expected = Some(on_one_line(expected.to_string()));
         self
     }
 
     /// Says what was found.
     #[must_use]
     pub fn found(mut self, found: impl fmt::Display) -> Self {
-        self.found = Some(one_line(&found.to_string()));
+        self.found = Some(on_one_line(found.to_string()));
         self
     }
 
@@ -113,6 +113,14 @@ const QUOTED_MAX: usize = 512;
 /// Makes host-provided text safe for one log line: control characters become `\u{..}` escapes, and it is cut at `QUOTED_MAX`.
 #[must_use]
 pub fn one_line(text: &str) -> String {
+    on_one_line(text.to_owned())
+}
+
+fn on_one_line(text: String) -> String {
+    // Nearly every text is short and plain as it is.
+    if text.len() <= QUOTED_MAX && text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return text;
+    }
     let mut out = String::with_capacity(text.len().min(QUOTED_MAX));
     for (count, c) in text.chars().enumerate() {
         if count >= QUOTED_MAX {

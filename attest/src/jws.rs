@@ -99,11 +99,9 @@ fn header(purpose: &Purpose, signer: &dyn Signer) -> String {
 /// # Errors
 /// [`SignError`].
 pub fn sign(purpose: &Purpose, payload: &[u8], signer: &dyn Signer) -> Result<String, SignError> {
-    let mut token = format!("{}.{}", header(purpose, signer), URL.encode(payload));
-    let signature = signer.sign(token.as_bytes())?;
-    token.push('.');
-    token.push_str(&URL.encode(signature));
-    Ok(token)
+    let signed = [header(purpose, signer), URL.encode(payload)].join(".");
+    let signature = signer.sign(signed.as_bytes())?;
+    Ok([signed, URL.encode(signature)].join("."))
 }
 
 /// Signs a file's bytes; the result names the header and the signature only (RFC 7515 appendix F).

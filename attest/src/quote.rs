@@ -152,7 +152,7 @@ fn check_values(
 
     let mut pcrs = PcrBanks::new();
     let mut missing = Vec::new();
-    let mut composite = Vec::new();
+    let mut composite = Vec::with_capacity(values.values().map(|bank| bank.len().saturating_mul(hash.size())).sum());
     for one in selection.banks() {
         for index in one.indices() {
             match values.get(&one.bank).and_then(|bank| bank.get(&index)).filter(|value| value.alg() == one.bank) {

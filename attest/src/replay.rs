@@ -137,8 +137,8 @@ impl<'e> ReplayedLogs<'e> {
     ) -> Result<Self, Resend> {
         let policy = judge.policy();
         let quoted = bank_values(genuine);
-        let boot = boot_replay(genuine, logs.boot, judge, &quoted);
-        let (host_log, host_log_findings) = replay_host_log(genuine, logs, policy, &quoted, &boot.replay, state);
+        let boot = boot_replay(genuine, logs.boot, judge, quoted);
+        let (host_log, host_log_findings) = replay_host_log(genuine, logs, policy, quoted, &boot.replay, state);
         let mut this = Self {
             genuine,
             boot,
@@ -149,7 +149,7 @@ impl<'e> ReplayedLogs<'e> {
             host_log_findings,
         };
         if policy.ima().is_some() {
-            this.replay_ima(logs, policy, &quoted, state)?;
+            this.replay_ima(logs, policy, quoted, state)?;
         }
         Ok(this)
     }
@@ -297,8 +297,9 @@ impl<'e> ReplayedLogs<'e> {
     }
 }
 
-fn bank_values(genuine: &GenuineEvidence) -> PcrValues {
-    genuine.quote().pcrs().get(&BANK).cloned().unwrap_or_default()
+fn bank_values(genuine: &GenuineEvidence) -> &PcrValues {
+    static NONE: PcrValues = PcrValues::new();
+    genuine.quote().pcrs().get(&BANK).unwrap_or(&NONE)
 }
 
 fn malformed(id: &'static str, what: &str, error: &ParseError) -> Finding {
@@ -328,8 +329,10 @@ struct BootInputs<'a> {
     log: &'a [u8],
     /// systemd's log; empty where the host sent none.
     userspace: &'a [u8],
-    /// The quoted values of [`BANK`], without those of [`later`].
-    quoted: PcrValues,
+    /// The quoted values of [`BANK`].
+    quoted: &'a PcrValues,
+    /// PCRs that other logs explain.
+    later: [u8; 2],
     /// Every quoted bank: of the others, systemd's log is held against what its records carry.
     more: &'a PcrBanks,
     /// The command line as hostd tells it.
@@ -337,16 +340,20 @@ struct BootInputs<'a> {
 }
 
 impl<'a> BootInputs<'a> {
-    fn of(genuine: &'a GenuineEvidence, log: &'a [u8], policy: &AppraisalPolicy, quoted: &PcrValues) -> Self {
-        let later = later(policy);
-        let explained = quoted.iter().filter(|(index, _)| !later.contains(index));
+    fn of(genuine: &'a GenuineEvidence, log: &'a [u8], policy: &AppraisalPolicy, quoted: &'a PcrValues) -> Self {
         Self {
             log,
             userspace: &genuine.evidence().userspace_log,
-            quoted: explained.map(|(index, value)| (*index, *value)).collect(),
+            quoted,
+            later: later(policy),
             more: genuine.quote().pcrs(),
             command_line: genuine.unanchored().facts.get("cmdline").map(String::as_str),
         }
+    }
+
+    /// The quoted values of [`BANK`], without those that other logs explain.
+    fn explained(&self) -> impl Iterator<Item = (&u8, &Digest)> {
+        self.quoted.iter().filter(|(index, _)| !self.later.contains(index))
     }
 
     /// The other banks that are quoted.
@@ -356,12 +363,10 @@ impl<'a> BootInputs<'a> {
 
     fn hashed(&self) -> Inputs {
         let mut values = Vec::new();
-        for (bank, quoted) in std::iter::once((BANK, &self.quoted)).chain(self.other_banks()) {
-            for (index, value) in quoted {
-                values.extend_from_slice(&bank.to_tpm().to_be_bytes());
-                values.push(*index);
-                values.extend_from_slice(value.as_bytes());
-            }
+        for (index, value) in self.explained().chain(self.other_banks().flat_map(|(_, quoted)| quoted)) {
+            values.extend_from_slice(&value.alg().to_tpm().to_be_bytes());
+            values.push(*index);
+            values.extend_from_slice(value.as_bytes());
         }
         Inputs::of("boot")
             .bind("remembered.boot-log", &sha256(&[self.log]))
@@ -388,6 +393,7 @@ fn replay_boot(from: &BootInputs<'_>, policy: &AppraisalPolicy) -> BootReplay {
             return BootReplay { boot: None, replay: PcrValues::new(), findings };
         }
     };
+    let quoted: PcrValues = from.explained().map(|(index, value)| (*index, *value)).collect();
     let mut findings = log.findings().clone();
     let mut compared = Findings::new();
     let carried = log.replay_for(BANK, &mut compared);
@@ -395,14 +401,14 @@ fn replay_boot(from: &BootInputs<'_>, policy: &AppraisalPolicy) -> BootReplay {
     let (mut before_phases, mut phase) = (None, None);
     // Whoever writes a log of phases leaves none to be guessed.
     let parsed = Some(from.userspace).filter(|log| !log.is_empty()).map(UserspaceLog::parse);
-    let systemd = userspace::replay(parsed.as_ref(), &log, &from.quoted, from.more, &later(policy));
+    let systemd = userspace::replay(parsed.as_ref(), &log, &quoted, from.more, &from.later);
     if let Some(words) = systemd.as_ref().and_then(userspace::Userspace::phases) {
         before_phases = Some(replay.get(&PHASE_PCR).copied().unwrap_or_else(|| Digest::zero(BANK)));
         phase = words.last().copied();
     }
     if policy.tolerates(quirks::PCRPHASE_UNLOGGED)
         && systemd.is_none()
-        && let Some((words, value)) = unlogged_phases(&replay, &from.quoted)
+        && let Some((words, value)) = unlogged_phases(&replay, &quoted)
     {
         findings.push(
             Finding::info("boot.pcrphase-unlogged", "PCR 11 holds systemd boot phases that no log records")
@@ -413,9 +419,9 @@ fn replay_boot(from: &BootInputs<'_>, policy: &AppraisalPolicy) -> BootReplay {
     }
     let mut excused: Vec<u8> = before_phases.iter().map(|_| PHASE_PCR).collect();
     excused.extend(systemd.iter().flat_map(userspace::Userspace::compared));
-    let indices = from.quoted.keys().copied().filter(|index| !excused.contains(index));
+    let indices = quoted.keys().copied().filter(|index| !excused.contains(index));
     let quirks = boot_quirks(policy);
-    let mut explained = log.explain_replayed(BANK, carried.as_ref(), &from.quoted, indices, quirks, &mut compared);
+    let mut explained = log.explain_replayed(BANK, carried.as_ref(), &quoted, indices, quirks, &mut compared);
     let by_systemd = systemd.iter().flat_map(userspace::Userspace::explained);
     for pcr in by_systemd.chain(before_phases.map(|_| PHASE_PCR)) {
         explained = explained.extended_later(pcr);

@@ -29,6 +29,8 @@ pub const RESULT: Purpose = Purpose {
 pub const AUDIENCE: &str = "hostmark-relying-party";
 /// The EAT profile of EAR.
 const PROFILE: &str = "tag:github.com,2023:veraison/ear";
+/// Bytes that the payload of most results has room in.
+const PAYLOAD: usize = 4096;
 /// Contents of results that are kept track of without looking whether anybody holds them.
 const SHARED_MIN: usize = 256;
 
@@ -159,7 +161,8 @@ impl ResultClaims {
     /// # Errors
     /// [`SignError`].
     pub fn sign(&self, signer: &dyn Signer) -> Result<String, SignError> {
-        let payload = serde_json::to_vec(self).map_err(|_| SignError { kid: signer.kid().to_owned() })?;
+        let mut payload = Vec::with_capacity(PAYLOAD);
+        serde_json::to_writer(&mut payload, self).map_err(|_| SignError { kid: signer.kid().to_owned() })?;
         jws::sign(&RESULT, &payload, signer)
     }
 }

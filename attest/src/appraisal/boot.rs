@@ -3,9 +3,11 @@
 //! A bank that is quoted beside [`BANK`] is judged by value where references name it: that it replays says nothing of programs, whose
 //! digests no log can show to be those of one program. One quoted bank cannot show that the firmware never extended it (CVE-2021-42299).
 
-use super::{Subject, accepted};
+use std::collections::BTreeSet;
+
+use super::Subject;
 use crate::cel::userspace::{IDENTITY_PCR, PHASE_PCR};
-use crate::digest::HashAlg;
+use crate::digest::{Digest, HashAlg};
 use crate::finding::Finding;
 use crate::policy::capture::IN_EVERY_BANK;
 use crate::policy::{AppraisalPolicy, Window};
@@ -78,25 +80,28 @@ fn only_replayed(bank: HashAlg) -> Finding {
 }
 
 fn judge(bank: HashAlg, pcr: u8, logs: &ReplayedLogs<'_>, windows: &[&Window], subject: &mut Subject) -> Tier {
-    let which = if bank == BANK { format!("PCR {pcr}") } else { format!("PCR {pcr} of the {bank} bank") };
+    let which = || if bank == BANK { format!("PCR {pcr}") } else { format!("PCR {pcr} of the {bank} bank") };
     let value = logs.genuine().quote().pcrs().get(&bank).and_then(|values| values.get(&pcr));
-    let Some(accepted) = accepted(windows.iter().map(|window| window.pcr(bank, pcr))) else {
+    // Open windows are alternatives.
+    let accepted = || windows.iter().filter_map(|window| window.pcr(bank, pcr));
+    if accepted().next().is_none() {
         subject.findings.push(
             Finding::info(
                 "boot.reference-missing",
-                format!("no open reference window names {which}: nothing is claimed"),
+                format!("no open reference window names {}: nothing is claimed", which()),
             )
             .fix("capture and publish references for this kind of host: hostmark refs capture"),
         );
         return Tier::None;
-    };
+    }
     // systemd's phases change PCR 11 while the host runs; the replay has shown what it held before them.
     let before = logs.boot().and_then(|boot| boot.before_phases.as_ref()).filter(|_| (bank, pcr) == (BANK, PHASE_PCR));
-    let known =
-        value.is_some_and(|value| accepted.contains(value)) || before.is_some_and(|value| accepted.contains(value));
+    let is_accepted = |value: &Digest| accepted().any(|values| values.contains(value));
+    let known = value.is_some_and(is_accepted) || before.is_some_and(is_accepted);
     let passed = subject.findings.check("boot.reference", !known, || {
-        let expected: Vec<String> = accepted.iter().map(ToString::to_string).collect();
-        Finding::error("", format!("{which} holds no reference value"))
+        let expected: BTreeSet<&Digest> = accepted().flatten().collect();
+        let expected: Vec<String> = expected.into_iter().map(Digest::to_string).collect();
+        Finding::error("", format!("{} holds no reference value", which()))
             .expected(expected.join(" or "))
             .found(value.map_or_else(|| "not quoted".to_owned(), ToString::to_string))
             .fix("find out what changed with `hostmark inspect boot-log`; publish new references if the change was meant")

@@ -83,9 +83,7 @@ pub(super) fn cross_check(
             Outcome::Absent => &mut seen.absent,
             Outcome::Other => &mut seen.other,
         };
-        if kept.len() < KEPT_MAX {
-            kept.insert(file.key.clone());
-        }
+        keep(kept, &file.key);
         let id = if outcome == Outcome::Other { "engine.file-mismatch" } else { "engine.file-unmeasured" };
         let count = listed.entry(id).or_default();
         *count = count.saturating_add(usize::from(outcome != Outcome::Confirmed));
@@ -105,11 +103,15 @@ pub(super) fn cross_check(
     }
     // What the kernel measured stays measured until the next boot: a content that comes back is known.
     for key in before.into_iter().flat_map(|before| &before.confirmed) {
-        if seen.confirmed.len() < KEPT_MAX {
-            seen.confirmed.insert(key.clone());
-        }
+        keep(&mut seen.confirmed, key);
     }
     Ok((findings, seen))
+}
+
+fn keep(kept: &mut BTreeSet<String>, key: &str) {
+    if kept.len() < KEPT_MAX && !kept.contains(key) {
+        kept.insert(key.to_owned());
+    }
 }
 
 fn tell(file: &Claimed, outcome: Outcome, measured: &Measured, findings: &mut Findings) {
@@ -193,6 +195,9 @@ fn measured(prefix: &ImaPrefix<'_>, claimed: &[Claimed]) -> Measured {
 
 impl Measured {
     fn outcome(&self, file: &Claimed, windows: &[&Window]) -> Outcome {
+        if self.by_path.is_empty() {
+            return Outcome::Absent;
+        }
         let path = logged(&file.path);
         let there = self.by_path.get(&path);
         let has =

@@ -1,5 +1,7 @@
 //! Records and events of the host log: the one format that hostd writes and the verifier reads.
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
@@ -47,8 +49,9 @@ pub enum Event {
 }
 
 #[derive(Deserialize)]
-struct Kind {
-    event: String,
+struct Kind<'a> {
+    #[serde(borrow)]
+    event: Cow<'a, str>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -78,8 +81,8 @@ impl Event {
     /// Reads event bytes. What it cannot read is [`Event::Unknown`].
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Self {
-        let kind = serde_json::from_slice::<Kind>(bytes).map(|kind| kind.event).unwrap_or_default();
-        let known = match kind.as_str() {
+        let kind = serde_json::from_slice::<Kind<'_>>(bytes).map(|kind| kind.event).unwrap_or_default();
+        let known = match &*kind {
             "boot" => serde_json::from_slice::<BootEvent>(bytes)
                 .ok()
                 .map(|event| Self::Boot { boot_id: event.boot_id, hostd: event.hostd }),
@@ -93,7 +96,7 @@ impl Event {
                 .map(|event| Self::ContentUnknown { what: event.what, why: event.why }),
             _ => None,
         };
-        known.unwrap_or(Self::Unknown { kind })
+        known.unwrap_or_else(|| Self::Unknown { kind: kind.into_owned() })
     }
 
     /// The event's bytes: compact JSON, fields in a fixed order. An unknown event is written as its kind alone.
@@ -123,19 +126,24 @@ impl Event {
 /// A record as it stands in the log.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line {
+struct Line<'a> {
     recnum: u64,
     pcr: u8,
-    digests: Vec<LineDigest>,
-    content_type: String,
-    content: String,
+    #[serde(borrow)]
+    digests: Vec<LineDigest<'a>>,
+    #[serde(borrow)]
+    content_type: Cow<'a, str>,
+    #[serde(borrow)]
+    content: Cow<'a, str>,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct LineDigest {
-    hash_alg: String,
-    digest: String,
+struct LineDigest<'a> {
+    #[serde(borrow)]
+    hash_alg: Cow<'a, str>,
+    #[serde(borrow)]
+    digest: Cow<'a, str>,
 }
 
 /// One record.
@@ -156,9 +164,9 @@ impl Record {
         let line = Line {
             recnum,
             pcr,
-            digests: vec![LineDigest { hash_alg: HashAlg::Sha256.name().to_owned(), digest: hex::encode(digest) }],
-            content_type: CONTENT_TYPE.to_owned(),
-            content: STANDARD.encode(&content),
+            digests: vec![LineDigest { hash_alg: HashAlg::Sha256.name().into(), digest: hex::encode(digest).into() }],
+            content_type: CONTENT_TYPE.into(),
+            content: STANDARD.encode(&content).into(),
         };
         let mut bytes = serde_json::to_vec(&line).unwrap_or_default();
         bytes.push(b'\n');
@@ -207,7 +215,7 @@ impl HostLog {
                     limit: RECORDS_MAX,
                 }));
             }
-            let record: Line = serde_json::from_slice(text).map_err(|error| {
+            let record: Line<'_> = serde_json::from_slice(text).map_err(|error| {
                 malformed(at.saturating_add(error.column().saturating_sub(1)), "a host-log record is not CEL-JSON")
             })?;
             if record.recnum != expected {
@@ -257,7 +265,7 @@ pub(super) fn replay_digests(digests: &[[u8; 32]], start: Digest) -> Digest {
     })
 }
 
-fn content(line: &Line, at: usize) -> Result<Record, ParseError> {
+fn content(line: &Line<'_>, at: usize) -> Result<Record, ParseError> {
     if line.content_type != CONTENT_TYPE {
         return Err(malformed(at, "the content type of a host-log record is not `hostmark`"));
     }
@@ -267,7 +275,8 @@ fn content(line: &Line, at: usize) -> Result<Record, ParseError> {
     };
     let listed = listed.and_then(|digest| digest.as_bytes().try_into().ok());
     let listed = listed.ok_or_else(|| malformed(at, "a host-log record has exactly one digest, of sha256"))?;
-    let content = STANDARD.decode(&line.content).map_err(|_| malformed(at, "the content of a record is not base64"))?;
+    let content =
+        STANDARD.decode(line.content.as_bytes()).map_err(|_| malformed(at, "the content of a record is not base64"))?;
     if content.len() > EVENT_MAX {
         return Err(over(at, "size of a host-log event", content.len(), EVENT_MAX));
     }
