@@ -45,8 +45,8 @@ fn first_line(rest: &[u8]) -> &[u8] {
 
 /// The list in binary form, with the width of its template digests.
 pub(super) fn to_binary(list: &[u8]) -> Result<(Vec<u8>, usize), ParseError> {
-    // Most of a line is hexadecimal: what it stands for has half the length.
-    let mut out = Vec::with_capacity((list.len() / 8).saturating_mul(5));
+    // No line of the kernel's grows: its digests alone halve by more than the lengths take. Memory is taken where it is written.
+    let mut out = Vec::with_capacity(list.len());
     let mut width = None;
     let mut at = 0usize;
     let mut count = 0u64;

@@ -20,4 +20,4 @@ pub use entry::{DigestOf, Entry, FileMeasurement, Shape};
 pub use inspect::{EntryView, LISTED_MAX, inspect, list_entries};
 pub use keys::ImaKey;
 pub use parse::{ImaFormat, ImaLog, boundaries};
-pub use replay::{ImaMismatch, ImaPosition, ImaPrefix, ImaQuirks, replay_prefix};
+pub use replay::{ImaMismatch, ImaPosition, ImaPrefix, ImaQuirks, Measured, batches, replay_prefix};

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::entry::{Entry, IMA_PCR};
+use super::entry::{Entry, FileMeasurement, IMA_PCR};
 use super::parse::ImaLog;
 use crate::check::violated;
 use crate::digest::{Digest, HashAlg, extend_sha256};
@@ -82,6 +82,32 @@ impl<'l> ImaPrefix<'l> {
     pub const fn findings(&self) -> &Findings {
         &self.findings
     }
+}
+
+/// One entry, and what it measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Measured<'l> {
+    /// The entry.
+    pub entry: Entry<'l>,
+    /// What it says of a file, where it says that.
+    pub file: Option<FileMeasurement<'l>>,
+    /// That file's digest, where its algorithm is known.
+    pub digest: Option<Digest>,
+}
+
+/// Entries of a batch: as many reads of memory as a processor has under way at once, and more.
+const BATCH: usize = 32;
+
+/// What these entries measured, some at a time. A large set of digests lies in no cache: who looks up a whole batch, and then judges its
+/// entries, waits once and not for each.
+pub fn batches<'l>(entries: impl Iterator<Item = Entry<'l>>) -> impl Iterator<Item = Vec<Measured<'l>>> {
+    let mut measured = entries.map(|entry| {
+        let file = entry.measurement();
+        Measured { entry, file, digest: file.and_then(|file| file.file_digest()) }
+    });
+    std::iter::from_fn(move || {
+        Some(measured.by_ref().take(BATCH).collect::<Vec<_>>()).filter(|batch| !batch.is_empty())
+    })
 }
 
 /// Verifies the first prefix of `log` (the entries from `start` on) whose running PCR 10 equals `quoted` in every bank of `quoted`.

@@ -17,15 +17,15 @@ mod signed;
 use super::Subject;
 use super::engine::Told;
 use crate::finding::{Finding, Severity};
-use crate::ima::Entry;
 use crate::ima::loaded::POLICY_PATH;
+use crate::ima::{Measured, batches};
 use crate::policy::{AppraisalPolicy, Window};
 use crate::replay::{ReplayedLogs, Resend};
 use crate::state::{RoundState, RuntimeSeen};
 use crate::tier::{Basis, Tier};
 use engine_paths::EnginePaths;
 pub(super) use engine_paths::unknown_programs;
-use signed::{Measured, Signers};
+use signed::{MeasuredKey, Signers};
 
 /// Most findings about single files that are kept; the counts stay complete.
 const LISTED_MAX: usize = 32;
@@ -87,8 +87,14 @@ pub(super) fn appraise(
     let mut judging = Judging { windows, unknown, engines, signers, seen };
     // The first entry of a whole list is no file: `check_boot_aggregate` judged it. A file of that name is a file.
     let first = usize::from(logs.ima_is_whole());
-    for entry in prefix.entries().skip(first) {
-        judging.judge(&entry);
+    for batch in batches(prefix.entries().skip(first)) {
+        let named = |one: &Measured<'_>| {
+            one.digest.is_some_and(|digest| windows.iter().any(|window| window.knows_file(&digest)))
+        };
+        let named: Vec<bool> = batch.iter().map(named).collect();
+        for (one, named) in batch.iter().zip(named) {
+            judging.judge(one, named);
+        }
     }
     let Judging { unknown, mut seen, .. } = judging;
     for finding in &seen.findings {
@@ -133,7 +139,9 @@ struct Judging<'a> {
 }
 
 impl Judging<'_> {
-    fn judge(&mut self, entry: &Entry<'_>) {
+    /// `named`: whether a reference names the digest.
+    fn judge(&mut self, measured: &Measured<'_>, named: bool) {
+        let Measured { entry, file, digest } = measured;
         if crate::check::violated("ima.violation", entry.is_violation()) {
             // A violation hashes nothing: its path is shown and excuses nothing.
             self.seen.violations = self.seen.violations.saturating_add(1);
@@ -148,7 +156,7 @@ impl Judging<'_> {
             );
             return;
         }
-        let Some(file) = entry.measurement() else {
+        let Some(file) = file else {
             self.seen.unknown = self.seen.unknown.saturating_add(1);
             self.list(
                 Finding::new("ima.unreadable-entry", self.unknown, "an entry does not say which file it measured")
@@ -156,15 +164,14 @@ impl Judging<'_> {
             );
             return;
         };
-        let digest = file.file_digest();
-        let named = digest.is_some_and(|digest| self.windows.iter().any(|window| window.knows_file(&digest)));
-        let measured = self.signers.keyring(&file, &mut self.seen.keys);
-        if let (Some(Measured::Stranger), false) = (&measured, named) {
+        let digest = *digest;
+        let key = self.signers.keyring(file, &mut self.seen.keys);
+        if let (Some(MeasuredKey::Stranger), false) = (&key, named) {
             self.seen.unknown = self.seen.unknown.saturating_add(1);
-            self.list(signed::unknown_key(self.unknown, &file));
+            self.list(signed::unknown_key(self.unknown, file));
             return;
         }
-        let known = named || measured.is_some() || self.signers.signed(&file, &self.seen.keys);
+        let known = named || key.is_some() || self.signers.signed(file, &self.seen.keys);
         if file.path == POLICY_PATH {
             let named = digest.is_some_and(|digest| self.windows.iter().any(|window| window.is_ima_policy(&digest)));
             if kinds::POLICY_REPLACED.violated(!named) {
@@ -193,7 +200,7 @@ impl Judging<'_> {
             self.seen.kinds.add(kind.id, file.path);
         }
         let mut digest = digest.map_or_else(|| "no usable digest".to_owned(), |digest| format!("{digest:?}"));
-        if let Some(id) = signed::signer_of(&file) {
+        if let Some(id) = signed::signer_of(file) {
             digest.push_str(&format!(", with a signature by key id {id} that no key of the policy bears out"));
         }
         let finding = unknown_file(self.windows, self.unknown, file.path, &digest);

@@ -24,7 +24,7 @@ pub(super) struct Signers<'a> {
 }
 
 /// What a keyring's entry is.
-pub(super) enum Measured {
+pub(super) enum MeasuredKey {
     /// Issued by a key that the policy names for this keyring.
     Signer,
     /// Issued by nobody whom the policy names for it.
@@ -43,17 +43,17 @@ impl<'a> Signers<'a> {
     }
 
     /// Looks at an entry of a keyring that the policy names, and keeps a key that may sign. None for any other entry.
-    pub(super) fn keyring(&self, file: &FileMeasurement<'_>, kept: &mut Vec<KeptKey>) -> Option<Measured> {
+    pub(super) fn keyring(&self, file: &FileMeasurement<'_>, kept: &mut Vec<KeptKey>) -> Option<MeasuredKey> {
         let certificate = file.buffer?;
         let issuers = self.rules.keyrings.get(std::str::from_utf8(file.path).ok()?)?;
         let Some(key) = ImaKey::issued(certificate, issuers) else {
-            return Some(if violated("ima.unknown-key", true) { Measured::Stranger } else { Measured::Signer });
+            return Some(if violated("ima.unknown-key", true) { MeasuredKey::Stranger } else { MeasuredKey::Signer });
         };
         let key = KeptKey(key);
         if kept.len() < KEYS_MAX && !kept.contains(&key) {
             kept.push(key);
         }
-        Some(Measured::Signer)
+        Some(MeasuredKey::Signer)
     }
 }
 
