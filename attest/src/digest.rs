@@ -118,7 +118,7 @@ impl fmt::Display for HashAlg {
 #[inline]
 pub fn sha256(parts: &[&[u8]]) -> [u8; 32] {
     let mut hasher = sha2::Sha256::new();
-    for part in parts {
+    for part in parts.iter().filter(|part| !part.is_empty()) {
         hasher.update(part);
     }
     hasher.finalize().into()
@@ -153,7 +153,7 @@ pub(crate) fn extend_sha256(value: &[u8; 32], digest: &[u8; 32]) -> [u8; 32] {
 }
 
 /// A digest with its algorithm. Compares equal only when both agree.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Eq, PartialOrd, Ord)]
 pub struct Digest {
     alg: HashAlg,
     /// Zero-padded to the longest digest.
@@ -192,7 +192,9 @@ impl Digest {
     /// From lower- or upper-case hex of exactly the algorithm's length.
     #[must_use]
     pub fn from_hex(alg: HashAlg, text: &str) -> Option<Self> {
-        Self::new(alg, &hex::decode(text).ok()?)
+        let mut bytes = [0; 64];
+        hex::decode_to_slice(text, bytes.get_mut(..alg.size())?).ok()?;
+        Some(Self { alg, bytes })
     }
 
     /// The algorithm.
@@ -235,6 +237,15 @@ impl Digest {
     }
 }
 
+/// Two digests that differ do so in their first bytes already, but for those that somebody made to be alike.
+impl PartialEq for Digest {
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        let first = |one: &Self| one.bytes.first_chunk::<8>().copied();
+        first(self) == first(other) && self.alg == other.alg && self.bytes == other.bytes
+    }
+}
+
 /// A digest's first bytes are as good a hash as any of all of them, and sets of digests are looked up for each file of a host. Whoever
 /// chooses the digests of a set is the operator who signs it.
 impl std::hash::Hash for Digest {
@@ -247,7 +258,10 @@ impl std::hash::Hash for Digest {
 /// Lower-case hex without the algorithm.
 impl fmt::Display for Digest {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(&hex::encode(self.as_bytes()))
+        let mut text = [0; 128];
+        let text = text.get_mut(..self.alg.size().saturating_mul(2)).unwrap_or_default();
+        hex::encode_to_slice(self.as_bytes(), text).map_err(|_| fmt::Error)?;
+        out.write_str(std::str::from_utf8(text).map_err(|_| fmt::Error)?)
     }
 }
 
@@ -267,6 +281,18 @@ pub type PcrBanks = BTreeMap<HashAlg, PcrValues>;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn digests_are_equal_in_every_byte_and_their_algorithm() {
+        let one = Digest::ones(HashAlg::Sha512);
+        for at in 0..64 {
+            let mut other = one;
+            other.bytes[at] ^= 1;
+            assert!(other != one && Digest::new(HashAlg::Sha512, &other.bytes) == Some(other), "byte {at}");
+        }
+        assert_ne!(Digest::zero(HashAlg::Sha256), Digest::zero(HashAlg::Sm3));
+        assert_eq!(one.to_string(), "ff".repeat(64));
+    }
 
     #[test]
     fn an_extend_is_the_hash_of_both() {

@@ -15,6 +15,9 @@ pub const LOG_MAX: usize = 16 << 20;
 /// Most events. Real logs hold fewer than 300, the longest known some thousand.
 pub const EVENTS_MAX: usize = 65_536;
 
+/// Bytes of an event, at a guess: most have more.
+const EVENT_USUAL: usize = 128;
+
 /// Most digests per event and algorithms per header: HASH_COUNT of TPM 2.0 implementations is at most 16.
 pub const DIGESTS_MAX: u32 = 16;
 
@@ -39,7 +42,7 @@ impl BootLog {
         let mut log = Self {
             format: Format::Sha1,
             bytes: Vec::new(),
-            records: Vec::new(),
+            records: Vec::with_capacity((bytes.len() / EVENT_USUAL).min(EVENTS_MAX)),
             declared: vec![(HashAlg::Sha1.to_tpm(), HashAlg::Sha1.size())],
             startup_locality: None,
             hcrtm: false,
