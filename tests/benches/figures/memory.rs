@@ -1,13 +1,16 @@
 //! Memory of idle hosts: what the verifier keeps of each beside its store.
+//!
+//! A process of its own loads them: what this one freed while it made the store would be used again, and counted for nothing.
 
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 
 use hostmark_attest::appraisal::Appraisal;
 use hostmark_attest::result::ResultClaims;
 use hostmark_tests::attester::Attester;
 use hostmark_tests::lab::{LABEL, POLICY_NAME, SCHEDULER, shipped_files};
-use hostmark_verifier::clock::Clock;
+use hostmark_verifier::clock::{Clock, Now};
 use hostmark_verifier::config::Config;
 use hostmark_verifier::keys::Keys;
 use hostmark_verifier::standing::Standings;
@@ -21,9 +24,29 @@ use crate::measure::Table;
 const IDLE: u32 = 100_000;
 /// Bytes of memory that one may take, in KiB.
 const MOST: f64 = 4.0;
+/// The argument with which this program does nothing but load such a store: state directory and moment follow.
+pub const LOAD: &str = "load-idle-hosts";
 
-/// Fills a store with as many enrolled and proven hosts, each with its own row, signed result and sealed state, and lets the verifier
-/// bring its memory up to date with it, as it does after a start. `proven`: an honest host's round.
+/// Loads a filled store as the verifier does after a start, and prints by how many KiB that made this process grow.
+pub fn load(state: &Path, unix_ms: &str, boot_ms: &str) {
+    let keys = Arc::new(Keys::load(state).unwrap());
+    let store = Store::open(&state.join("store.sqlite"), Arc::clone(&keys)).unwrap();
+    // However long the store took to fill, the hosts are fresh.
+    let now =
+        Now { unix_ms: unix_ms.parse().unwrap(), boot_ms: boot_ms.parse().unwrap(), ..Clock::new().unwrap().now() };
+    let (trust, config) = (Arc::new(Trust::default()), Config::default());
+    let standings = Standings::default();
+    let before = resident();
+    standings.refresh(&store, &keys, &trust, &config, &now).unwrap();
+    let grown = resident() - before;
+    let view = standings.view();
+    assert_eq!(view.hosts.len(), usize::try_from(IDLE).unwrap());
+    assert!(view.hosts.values().all(|one| one.result.is_some() && !one.pools(&view.rules, &now).is_empty()));
+    println!("{grown}");
+}
+
+/// Fills a store with as many enrolled and proven hosts, each with its own row, signed result and sealed state, and has it loaded.
+/// `proven`: an honest host's round.
 pub fn idle_hosts(table: &mut Table, host: &Attester, proven: impl Fn() -> Appraisal) {
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path().join("state");
@@ -73,14 +96,13 @@ pub fn idle_hosts(table: &mut Table, host: &Attester, proven: impl Fn() -> Appra
         Ok(())
     });
     seeded.unwrap();
-    let (trust, config) = (Arc::new(Trust::default()), Config::default());
-    let standings = Standings::default();
-    let before = resident();
-    standings.refresh(&store, &keys, &trust, &config, &now).unwrap();
-    let each = (resident() - before) / f64::from(IDLE);
-    let view = standings.view();
-    assert_eq!(view.hosts.len(), usize::try_from(IDLE).unwrap());
-    assert!(view.hosts.values().all(|one| one.result.is_some() && !one.pools(&view.rules, &now).is_empty()));
+    drop(store);
+    let mut loading = Command::new(std::env::current_exe().unwrap());
+    loading.arg(LOAD).arg(&state).args([now.unix_ms.to_string(), now.boot_ms.to_string()]);
+    let loaded = loading.output().unwrap();
+    assert!(loaded.status.success(), "{}", String::from_utf8_lossy(&loaded.stderr));
+    let grown: f64 = String::from_utf8(loaded.stdout).unwrap().trim().parse().unwrap();
+    let each = grown / f64::from(IDLE);
     let stored = stored as f64 / 1024.0 / f64::from(IDLE);
     let what = format!("resident memory of an idle host, {IDLE} hosts admitted");
     table.push(
