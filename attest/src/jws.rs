@@ -9,9 +9,12 @@ use std::collections::BTreeMap;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as URL;
+use rustls_pki_types::SubjectPublicKeyInfoDer;
+use rustls_pki_types::pem::PemObject as _;
 use serde::{Deserialize, Serialize};
 
 use crate::finding::{Finding, Findings};
+use crate::tpm::key::{Curve, PublicKey};
 
 /// Longest token or detached signature that is looked at, in bytes: an EAR with a full list of findings stays below it.
 pub const TOKEN_MAX: usize = 1 << 20;
@@ -53,6 +56,20 @@ pub struct Purpose {
     pub signature: &'static str,
 }
 
+/// How every PEM label of a private key ends, encrypted or not.
+const PRIVATE: &[u8] = b"PRIVATE KEY-----";
+
+/// Why a file gives no signer's keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SignerKeyError {
+    /// It holds a private key.
+    #[error("holds a private key, where only public ones belong")]
+    Private,
+    /// It holds none, or something else.
+    #[error("holds no P-256 public key in PEM (BEGIN PUBLIC KEY)")]
+    NoKey,
+}
+
 /// Trusted public keys by key id: uncompressed P-256 points (65 bytes).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeySet(BTreeMap<String, Vec<u8>>);
@@ -67,6 +84,31 @@ impl KeySet {
     /// Trusts `point` (0x04 ‖ x ‖ y) under `kid`.
     pub fn insert(&mut self, kid: impl Into<String>, point: &[u8]) {
         self.0.insert(kid.into(), point.to_vec());
+    }
+
+    /// Adds the P-256 public keys of a signer's file (PEM, `BEGIN PUBLIC KEY`), one at least.
+    ///
+    /// # Errors
+    /// [`SignerKeyError`]; nothing is added then that was not sound.
+    pub fn add_pem(&mut self, pem: &[u8]) -> Result<(), SignerKeyError> {
+        // Beside a public one too: whoever may read a trust directory could sign.
+        if pem.windows(PRIVATE.len()).any(|bytes| bytes == PRIVATE) {
+            return Err(SignerKeyError::Private);
+        }
+        let mut points = Vec::new();
+        for spki in SubjectPublicKeyInfoDer::pem_slice_iter(pem) {
+            match spki.map(|spki| PublicKey::from_spki(&spki)) {
+                Ok(Ok(key @ PublicKey::Ec { curve: Curve::P256, .. })) => points.push(key.key_bytes()),
+                _ => return Err(SignerKeyError::NoKey),
+            }
+        }
+        if points.is_empty() {
+            return Err(SignerKeyError::NoKey);
+        }
+        for point in points {
+            self.insert(key_id(&point), &point);
+        }
+        Ok(())
     }
 
     /// Key ids and points.

@@ -4,6 +4,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use hostmark_attest::jws::{SoftwareKey, sign_detached};
+use hostmark_attest::profile::WAIVER;
 use serde_json::Value;
 
 fn put(root: &Path, path: &str, text: &str) {
@@ -36,6 +38,14 @@ fn docker(root: &Path) {
     put(root, "etc/docker/daemon.json", r#"{"iptables": false, "icc": true}"#);
 }
 
+/// One control of the shipped baseline for Docker.
+fn control(id: &str) -> String {
+    let all = std::fs::read_to_string(shipped().join("docker/baseline.toml")).unwrap();
+    let start = all.find(&format!("[[control]]\nid = \"{id}\"")).unwrap();
+    let end = all[start..].find("\n\n").unwrap();
+    all[start..start.saturating_add(end)].to_owned()
+}
+
 fn shipped() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/profiles")
 }
@@ -45,10 +55,7 @@ fn a_plan_says_from_and_to_and_its_exit_code_whether_anything_is_pending() {
     let dir = tempfile::tempdir().unwrap();
     let (root, profiles) = (dir.path().join("root"), dir.path().join("profiles"));
     docker(&root);
-    let iptables = std::fs::read_to_string(shipped().join("docker/baseline.toml")).unwrap();
-    let start = iptables.find("[[control]]\nid = \"docker.iptables\"").unwrap();
-    let end = iptables[start..].find("\n\n").unwrap();
-    put(&profiles, "docker/baseline.toml", &iptables[start..start.saturating_add(end)]);
+    put(&profiles, "docker/baseline.toml", &control("docker.iptables"));
 
     let (code, table, _) = hostd(&root, &profiles, &["plan", "docker/baseline"]);
     assert_eq!(code, 1, "{table}");
@@ -172,4 +179,42 @@ fn explain_says_what_is_wanted_why_and_what_holds() {
     let (code, json, _) = hostd(dir.path(), &shipped(), &["explain", "docker.live-restore", "--output", "json"]);
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!((code, &json["control"]["id"]), (1, &Value::from("docker.live-restore")));
+}
+
+#[test]
+fn e8_a_waiver_counts_only_signed_in_time_and_for_this_host() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, profiles) = (dir.path().join("root"), dir.path().join("profiles"));
+    docker(&root);
+    put(&profiles, "docker/baseline.toml", &control("docker.iptables"));
+    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    let key = SoftwareKey::from_pkcs8(&pair.serialize_der()).unwrap();
+    put(dir.path(), "signers/a.pem", &pair.public_key_pem());
+    let waiver = |expires: &str| {
+        let text = format!(
+            "controls = ['docker.iptables']\nhosts = ['node-7']\nreason = 'an own firewall'\napprover = 'A. Person'\nexpires = '{expires}'\n"
+        );
+        put(dir.path(), "waivers/w.toml", &text);
+        put(dir.path(), "waivers/w.toml.sig", &sign_detached(&WAIVER, text.as_bytes(), &key).unwrap());
+    };
+    let (waivers, signers) = (dir.path().join("waivers"), dir.path().join("signers"));
+    let plan = |host: &str| {
+        let (waivers, signers) = (waivers.display().to_string(), signers.display().to_string());
+        let more = ["--waivers", &waivers, "--signers", &signers, "--host", host];
+        hostd(&root, &profiles, &[&["plan", "docker/baseline"], &more[..]].concat())
+    };
+    waiver("2999-01-01T00:00:00Z");
+    let (code, table, error) = plan("node-7");
+    assert_eq!((code, error.as_str()), (0, ""), "{table}");
+    assert!(table.contains("1 waived") && table.contains("an own firewall (A. Person, until 2999"), "{table}");
+    assert!(table.contains("nothing to change"), "what is waived is not changed: {table}");
+
+    let (code, table, error) = plan("node-8");
+    assert!(code == 1 && table.contains("1 fail") && error.contains("is for other hosts"), "{table}{error}");
+    put(dir.path(), "waivers/w.toml.sig", "");
+    let (code, table, error) = plan("node-7");
+    assert!(code == 1 && table.contains("1 fail") && error.contains("hostmark waiver sign"), "{table}{error}");
+    waiver("2026-01-01T00:00:00Z");
+    let (code, table, error) = plan("node-7");
+    assert!(code == 1 && table.contains("1 fail") && error.contains("has ended"), "{table}{error}");
 }

@@ -9,16 +9,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use hostmark_attest::identity::class::{BundleError, TpmClass, TrustBundle};
-use hostmark_attest::jws::{KeySet, key_id};
-use hostmark_attest::tpm::key::{Curve, PublicKey};
-use rustls_pki_types::SubjectPublicKeyInfoDer;
-use rustls_pki_types::pem::PemObject as _;
+use hostmark_attest::jws::{KeySet, SignerKeyError};
 
 /// Largest trust file: all TPM makers' CAs in one PEM bundle have about 1.5 MB.
 const FILE_MAX: u64 = 4 * 1024 * 1024;
-
-/// How every PEM label of a private key ends, encrypted or not.
-const PRIVATE: &[u8] = b"PRIVATE KEY-----";
 
 /// Why the trust directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -108,24 +102,10 @@ fn content(path: &Path) -> Result<Vec<u8>, TrustError> {
 }
 
 fn signers(path: &Path, into: &mut KeySet) -> Result<(), TrustError> {
-    let bad = || TrustError::Signer { path: path.into() };
-    let mut found = false;
-    let pem = content(path)?;
-    // Beside a public one too: whoever may read the trust directory could sign.
-    if pem.windows(PRIVATE.len()).any(|bytes| bytes == PRIVATE) {
-        return Err(TrustError::Private { path: path.into() });
-    }
-    for spki in SubjectPublicKeyInfoDer::pem_slice_iter(&pem) {
-        match PublicKey::from_spki(&spki.map_err(|_| bad())?) {
-            Ok(key @ PublicKey::Ec { curve: Curve::P256, .. }) => {
-                let point = key.key_bytes();
-                into.insert(key_id(&point), &point);
-                found = true;
-            }
-            _ => return Err(bad()),
-        }
-    }
-    if found { Ok(()) } else { Err(bad()) }
+    into.add_pem(&content(path)?).map_err(|error| match error {
+        SignerKeyError::Private => TrustError::Private { path: path.into() },
+        SignerKeyError::NoKey => TrustError::Signer { path: path.into() },
+    })
 }
 
 impl Trust {

@@ -20,7 +20,7 @@ impl ProfileReport {
     #[must_use]
     pub fn to_sarif(&self, profile: &Profile) -> Value {
         let rules: Vec<Value> = profile.controls().map(rule).collect();
-        let results: Vec<Value> = self.outcomes.iter().map(|outcome| result(profile, outcome)).collect();
+        let results: Vec<Value> = self.outcomes.iter().map(|outcome| self.result(profile, outcome)).collect();
         json!({
             "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
             "version": "2.1.0",
@@ -30,6 +30,40 @@ impl ProfileReport {
                 "properties": { "level": self.level, "parts": self.parts, "profile": self.profile },
             }],
         })
+    }
+
+    fn result(&self, profile: &Profile, outcome: &Outcome) -> Value {
+        let control = profile.control(&outcome.control);
+        let kind = match outcome.status {
+            Status::Pass => "pass",
+            Status::Fail | Status::Waived => "fail",
+            Status::NotApplicable => "notApplicable",
+            Status::Manual => "review",
+            Status::Error => "open",
+        };
+        // SARIF has levels for failures only.
+        let level = match (outcome.status, control) {
+            (Status::Fail | Status::Waived, Some(control)) => level(control.severity),
+            (Status::Fail | Status::Waived, None) => "error",
+            _ => "none",
+        };
+        let text = if outcome.reason.is_empty() { outcome.wanted.as_str() } else { outcome.reason.as_str() };
+        let resource = control.map(|control| control.resource.to_string()).unwrap_or_default();
+        let mut result = json!({
+            "ruleId": outcome.control,
+            "kind": kind,
+            "level": level,
+            "message": { "text": text },
+            "locations": [{ "logicalLocations": [{ "fullyQualifiedName": resource, "kind": "resource" }] }],
+            "properties": { "wanted": outcome.wanted, "effective": outcome.effective, "others": outcome.others, "proof": outcome.proof },
+        });
+        let waiver = self.waiver_of(outcome).unwrap_or_default();
+        if outcome.status == Status::Waived
+            && let Some(table) = result.as_object_mut()
+        {
+            table.insert("suppressions".to_owned(), json!([{ "kind": "external", "justification": waiver }]));
+        }
+        result
     }
 
     /// The report as JUnit's XML.
@@ -58,8 +92,12 @@ impl ProfileReport {
                     Some(format!("<failure message=\"{reason}\">wanted {}</failure>", escaped(&outcome.wanted)))
                 }
                 Status::Error => Some(format!("<error message=\"{reason}\"/>")),
-                Status::NotApplicable | Status::Manual | Status::Waived => {
+                Status::NotApplicable | Status::Manual => {
                     Some(format!("<skipped message=\"{}: {reason}\"/>", outcome.status))
+                }
+                Status::Waived => {
+                    let waiver = escaped(&self.waiver_of(outcome).unwrap_or_default());
+                    Some(format!("<skipped message=\"waived: {waiver}; {reason}\"/>"))
                 }
             };
             match inside {
@@ -82,39 +120,6 @@ fn rule(control: &Control) -> Value {
         "defaultConfiguration": { "level": level(control.severity) },
         "properties": { "tags": control.refs, "severity": control.severity, "role": control.role },
     })
-}
-
-fn result(profile: &Profile, outcome: &Outcome) -> Value {
-    let control = profile.control(&outcome.control);
-    let kind = match outcome.status {
-        Status::Pass => "pass",
-        Status::Fail | Status::Waived => "fail",
-        Status::NotApplicable => "notApplicable",
-        Status::Manual => "review",
-        Status::Error => "open",
-    };
-    // SARIF has levels for failures only.
-    let level = match (outcome.status, control) {
-        (Status::Fail | Status::Waived, Some(control)) => level(control.severity),
-        (Status::Fail | Status::Waived, None) => "error",
-        _ => "none",
-    };
-    let text = if outcome.reason.is_empty() { outcome.wanted.as_str() } else { outcome.reason.as_str() };
-    let resource = control.map(|control| control.resource.to_string()).unwrap_or_default();
-    let mut result = json!({
-        "ruleId": outcome.control,
-        "kind": kind,
-        "level": level,
-        "message": { "text": text },
-        "locations": [{ "logicalLocations": [{ "fullyQualifiedName": resource, "kind": "resource" }] }],
-        "properties": { "wanted": outcome.wanted, "effective": outcome.effective, "others": outcome.others, "proof": outcome.proof },
-    });
-    if outcome.status == Status::Waived
-        && let Some(table) = result.as_object_mut()
-    {
-        table.insert("suppressions".to_owned(), json!([{ "kind": "external", "justification": outcome.reason }]));
-    }
-    result
 }
 
 const fn level(severity: Severity) -> &'static str {
@@ -147,7 +152,7 @@ pub(super) fn escaped(text: &str) -> String {
 pub(super) mod tests {
     use super::*;
     use crate::manifest::Setting;
-    use crate::profile::{Layer, Level, Observation, Observed, Part, SourceKind, Stated, judge};
+    use crate::profile::{Layer, Level, Observation, Observed, Part, SignedWaiver, SourceKind, Stated, judge};
 
     pub(in crate::profile) fn report() -> (Profile, ProfileReport) {
         let one = |id: &str| {
@@ -174,8 +179,11 @@ pub(super) mod tests {
         .zip(ids)
         .map(|(observation, id)| judge(profile.control(id).unwrap(), observation, None))
         .collect();
-        outcomes[1].status = Status::Waived;
-        let report = ProfileReport::new(&profile, true, outcomes);
+        let text = "controls = ['host.b']\nhosts = ['a']\nreason = 'not before spring'\napprover = 'A. Person'\nexpires = '2027-01-31T00:00:00Z'\n";
+        let waiver = SignedWaiver { text: text.to_owned(), signature: String::new() };
+        (outcomes[1].status, outcomes[1].waiver) = (Status::Waived, Some(waiver.digest()));
+        let mut report = ProfileReport::new(&profile, true, outcomes);
+        report.waivers.push(waiver);
         (profile, report)
     }
 
@@ -187,7 +195,11 @@ pub(super) mod tests {
         let kinds: Vec<&str> =
             run["results"].as_array().unwrap().iter().map(|one| one["kind"].as_str().unwrap()).collect();
         assert_eq!(kinds, ["pass", "fail", "open", "notApplicable", "review"]);
-        assert_eq!(run["results"][1]["suppressions"][0]["kind"], "external");
+        let waiver = &run["results"][1]["suppressions"][0];
+        assert_eq!(
+            (&waiver["kind"], waiver["justification"].as_str().unwrap().contains("not before spring")),
+            (&json!("external"), true)
+        );
         assert_eq!(run["results"][1]["level"], "warning");
         assert_eq!(run["results"][0]["level"], "none");
         assert_eq!(run["tool"]["driver"]["rules"].as_array().unwrap().len(), 5);
@@ -200,7 +212,12 @@ pub(super) mod tests {
         assert!(xml.contains("tests=\"5\" failures=\"0\" errors=\"1\" skipped=\"3\""), "{xml}");
         assert!(xml.contains("name=\"host.a: a &lt; b\"/>"), "{xml}");
         assert!(xml.contains("<error message=\"&quot;why&quot; &amp; &lt;how&gt;"), "{xml}");
-        assert!(xml.contains("<skipped message=\"waived: /proc/sys says"), "{xml}");
+        assert!(
+            xml.contains(
+                "<skipped message=\"waived: not before spring (A. Person, until 2027-01-31T00:00:00Z); /proc/sys says"
+            ),
+            "{xml}"
+        );
         assert!(!xml.chars().any(|c| c.is_control() && c != '\n'), "{xml}");
         assert_eq!(xml.matches("<testcase").count(), 5);
     }

@@ -45,7 +45,7 @@ impl ProfileReport {
         );
         self.top(profile, heading, &judged, &mut out);
         first(&judged, &mut out);
-        by_part(&judged, &mut out);
+        self.by_part(&judged, &mut out);
         by_item(&judged, &mut out);
         by_role(&judged, &mut out);
         coverage(profile, &mut out);
@@ -83,6 +83,27 @@ impl ProfileReport {
         };
         let _ =
             writeln!(out, "<p class=\"note\">{origin} Profile digest <code>sha256:{}</code>.</p>", profile.digest());
+    }
+
+    /// Every control of each part, whole.
+    fn by_part(&self, judged: &[Judged<'_>], out: &mut String) {
+        let _ = writeln!(out, "<section id=\"parts\">\n<h2>By layer</h2>");
+        for part in Part::ALL {
+            let mut of_part: Vec<&Judged<'_>> =
+                judged.iter().filter(|(outcome, _)| outcome.control.split('.').next() == Some(part.name())).collect();
+            of_part.sort_by_key(|(outcome, _)| urgency(outcome.status));
+            if of_part.is_empty() {
+                continue;
+            }
+            let counts = counted(&of_part);
+            let _ =
+                writeln!(out, "<h3>{}</h3>\n{}\n<p class=\"counts\">{}</p>", layer(part), bar(&counts), said(&counts));
+            for (outcome, control) in of_part {
+                let waiver = self.waiver_of(outcome).unwrap_or_default();
+                one(outcome, *control, &waiver, out);
+            }
+        }
+        let _ = writeln!(out, "</section>");
     }
 }
 
@@ -191,25 +212,6 @@ fn mend(control: &Control) -> String {
     text
 }
 
-/// Every control of each part, whole.
-fn by_part(judged: &[Judged<'_>], out: &mut String) {
-    let _ = writeln!(out, "<section id=\"parts\">\n<h2>By layer</h2>");
-    for part in Part::ALL {
-        let mut of_part: Vec<&Judged<'_>> =
-            judged.iter().filter(|(outcome, _)| outcome.control.split('.').next() == Some(part.name())).collect();
-        of_part.sort_by_key(|(outcome, _)| urgency(outcome.status));
-        if of_part.is_empty() {
-            continue;
-        }
-        let counts = counted(&of_part);
-        let _ = writeln!(out, "<h3>{}</h3>\n{}\n<p class=\"counts\">{}</p>", layer(part), bar(&counts), said(&counts));
-        for (outcome, control) in of_part {
-            one(outcome, *control, out);
-        }
-    }
-    let _ = writeln!(out, "</section>");
-}
-
 const fn layer(part: Part) -> &'static str {
     match part {
         Part::Audit => "Audit",
@@ -223,7 +225,7 @@ const fn layer(part: Part) -> &'static str {
     }
 }
 
-fn one(outcome: &Outcome, control: Option<&Control>, out: &mut String) {
+fn one(outcome: &Outcome, control: Option<&Control>, waiver: &str, out: &mut String) {
     let (id, status) = (escaped(&outcome.control), outcome.status.name());
     let title = control.map_or_else(|| id.clone(), |control| escaped(&control.title));
     // What needs attention is open when the page is.
@@ -253,6 +255,7 @@ fn one(outcome: &Outcome, control: Option<&Control>, out: &mut String) {
     row("Effect seen", outcome.effect.as_ref().map(|effect| escaped(&effect.to_string())).unwrap_or_default());
     row("Proof", escaped(&outcome.proof));
     row("Verdict", escaped(&outcome.reason));
+    row("Waived", escaped(waiver));
     if let Some(control) = control {
         row("About", format!("<code>{}</code>", escaped(&control.resource.to_string())));
         row("Severity", format!("{}, for the {}", control.severity, role(control.role)));

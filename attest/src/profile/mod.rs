@@ -16,6 +16,7 @@ mod outcome;
 mod report;
 mod resource;
 mod version;
+mod waiver;
 mod want;
 
 use std::collections::BTreeSet;
@@ -31,6 +32,7 @@ pub use outcome::{Effect, Observation, Observed, Outcome, SourceKind, Stated, St
 pub use report::{Counts, ProfileReport};
 pub use resource::{AuditRule, ContainerFact, Keyed, Resource, UnitFact};
 pub use version::at_least as version_at_least;
+pub use waiver::{SignedWaiver, WAIVER, WAIVER_MAX, WAIVERS_MAX, Waiver};
 pub use want::{Predicate, Want};
 
 /// Most bytes of one profile file: the largest part has some forty controls of half a kilobyte.

@@ -13,7 +13,7 @@ use super::control::{Control, Prove};
 use super::want::Predicate;
 use crate::check::violated;
 use crate::finding::one_line;
-use crate::manifest::Setting;
+use crate::manifest::{FileDigest, Setting};
 
 /// What came of a control.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -227,6 +227,9 @@ pub struct Outcome {
     /// Why, in one line.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub reason: String,
+    /// The waiver that bears a failure, by the digest of its file. Counts by [`super::ProfileReport::waived_by`] alone.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub waiver: Option<FileDigest>,
 }
 
 impl Prove {
@@ -257,6 +260,7 @@ pub fn judge(control: &Control, observation: Observation, effect: Option<&Effect
         effect: None,
         proof: control.prove.to_string(),
         reason: String::new(),
+        waiver: None,
     };
     let (status, reason) = match observation {
         Observation::NotApplicable { reason } => (Status::NotApplicable, reason),

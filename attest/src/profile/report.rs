@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::control::Severity;
 use super::layer::Profile;
 use super::outcome::{Outcome, Status};
+use super::waiver::{SignedWaiver, WAIVER_MAX, WAIVERS_MAX, Waiver};
 use super::{CONTROLS_MAX, Level, Part};
 use crate::bytes::{ParseError, Problem};
 use crate::manifest::FileDigest;
@@ -36,6 +37,9 @@ pub struct ProfileReport {
     pub counts: Counts,
     /// By the controls' ids.
     pub outcomes: Vec<Outcome>,
+    /// Waivers about controls that fail here, in the order of their texts: nobody's word until they are verified.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub waivers: Vec<SignedWaiver>,
 }
 
 /// How many controls have each status. No single score: what counts is which ones.
@@ -107,6 +111,7 @@ impl ProfileReport {
             root_is_default,
             counts: Counts::of(&outcomes),
             outcomes,
+            waivers: Vec::new(),
         }
     }
 
@@ -137,12 +142,26 @@ impl ProfileReport {
         {
             return Err(malformed(0, "the profile report's outcomes are not in order, doubled or counted wrongly"));
         }
+        let long = |waiver: &SignedWaiver| waiver.text.len() > WAIVER_MAX;
+        if report.waivers.len() > WAIVERS_MAX
+            || report.waivers.iter().any(long)
+            || !report.waivers.is_sorted_by(|one, next| one < next)
+        {
+            return Err(malformed(0, "the profile report's waivers are too many, too long, not in order or doubled"));
+        }
         let canonical = report.to_canonical();
         if canonical != bytes {
             let at = canonical.iter().zip(bytes).take_while(|(ours, theirs)| ours == theirs).count();
             return Err(malformed(at, "the profile report is not canonical"));
         }
         Ok(report)
+    }
+
+    /// Why, by whom and until when a failure is borne, as the waiver says that its outcome names.
+    #[must_use]
+    pub fn waiver_of(&self, outcome: &Outcome) -> Option<String> {
+        let signed = self.waivers.iter().find(|signed| Some(signed.digest()) == outcome.waiver)?;
+        Waiver::parse("waiver", &signed.text).ok().map(|waiver| waiver.told())
     }
 
     /// Controls of this weight or above that are not known to be met: failed, in error, or left to people.

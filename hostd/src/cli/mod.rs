@@ -11,6 +11,7 @@ mod plan;
 mod provision;
 mod run;
 mod status;
+mod waivers;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

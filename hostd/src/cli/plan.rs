@@ -12,6 +12,7 @@ use hostmark_hostd::profile::{Change, DEFAULT_DIRECTORY, Host, Plan, canary, exa
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::waivers::WaiverOptions;
 use super::{Common, Exit, Failure, Output, print};
 
 /// Where profiles are.
@@ -68,6 +69,8 @@ pub(crate) struct Args {
     /// Also write the report as a page of HTML to this file.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    #[command(flatten)]
+    waivers: WaiverOptions,
     #[command(flatten)]
     selection: Selection,
 }
@@ -147,6 +150,7 @@ pub(crate) fn run(common: &Common, args: &Args) -> Result<Exit, Failure> {
     let host = args.selection.host(common)?;
     let effects = if args.selection.canary { canary::effects(&host, &profile) } else { BTreeMap::new() };
     let report = examine_with(&host, &profile, &effects);
+    let report = args.waivers.on(common, args.selection.root.as_deref(), report)?;
     let plan = plan(&profile, &report);
     if let Some(path) = &args.sarif {
         write(path, &report.to_sarif(&profile).to_string())?;
@@ -202,6 +206,9 @@ fn table(profile: &Profile, report: &ProfileReport, plan: &Plan, common: &Common
     let changing: BTreeSet<&str> = plan.changes.iter().map(|change| change.control.as_str()).collect();
     for outcome in report.outcomes.iter().filter(|one| shown(one.status) && !changing.contains(one.control.as_str())) {
         one_outcome(profile, outcome, &mut out);
+        if let Some(told) = report.waiver_of(outcome) {
+            let _ = writeln!(out, "{:<14}  {told}", "");
+        }
     }
     if common.verbose == 0 && !common.quiet {
         absent(report, &mut out);

@@ -8,6 +8,7 @@ mod host;
 mod observe;
 mod plan;
 pub(crate) mod root;
+mod waivers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use hostmark_attest::profile::{Effect, FILE_MAX, Layer, Level, Outcome, Part, Pr
 pub use host::Host;
 pub use observe::observe;
 pub use plan::{Change, Plan, plan};
+pub use waivers::{SIGNERS, WAIVERS, WaiverError, Waivers};
 
 /// Where profiles are looked for.
 pub const DEFAULT_DIRECTORY: &str = "/etc/hostmark/profiles";

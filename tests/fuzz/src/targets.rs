@@ -152,7 +152,11 @@ pub const TARGETS: &[Target] = &[
         seeds: &[Seed::Text(made::POLICY), Seed::Config("appraisal/"), Seed::Made(made::signers)],
         run: policies::policy,
     },
-    Target { name: "profile", seeds: &[Seed::Config("profiles/"), Seed::Text("a.'b.c'.d")], run: profiles::profile },
+    Target {
+        name: "profile",
+        seeds: &[Seed::Config("profiles/"), Seed::Text("a.'b.c'.d"), Seed::Text(made::profiles::WAIVER)],
+        run: profiles::profile,
+    },
     Target { name: "profile-report", seeds: &[Seed::Made(made::profiles::profile_report)], run: profiles::report },
     Target { name: "admission", seeds: &[Seed::Config("admission/")], run: policies::admission },
     Target { name: "pool", seeds: &[Seed::Config("pools/")], run: policies::pool },

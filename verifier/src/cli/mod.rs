@@ -31,6 +31,7 @@ mod toml_diff;
 mod tree;
 mod verify;
 mod verify_evidence;
+mod waiver;
 mod when;
 
 use std::process::ExitCode;
@@ -111,6 +112,9 @@ enum Noun {
     /// Appraisal policies, admission policies and pools.
     #[command(subcommand)]
     Policy(policy::Policy),
+    /// Waivers: hosts that need not meet a control until a date.
+    #[command(subcommand)]
+    Waiver(waiver::WaiverCommand),
     /// An operator's offline signing key, and the verifier's public keys.
     #[command(subcommand)]
     Key(key::Key),
@@ -140,6 +144,7 @@ pub fn main() -> ExitCode {
         Noun::Verify(command) => command.run(style),
         Noun::Refs(command) => command.run(&to, style),
         Noun::Policy(command) => command.run(&to, style),
+        Noun::Waiver(command) => command.run(),
         Noun::Key(command) => command.run(&to),
     };
     match outcome.and_then(|answer| answer.print(output == Format::Json, quiet)) {

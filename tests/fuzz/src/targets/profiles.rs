@@ -1,8 +1,10 @@
 //! Files of controls, and what hosts report of them.
 
+use hostmark_attest::jws::KeySet;
 use hostmark_attest::profile::{
-    KeyPath, Layer, Level, Observation, Observed, Part, Profile, ProfileReport, SourceKind, Stated, judge,
+    KeyPath, Layer, Level, Observation, Observed, Part, Profile, ProfileReport, SourceKind, Stated, Waiver, judge,
 };
+use time::OffsetDateTime;
 
 /// A file of each part. One that loads is a profile, whose controls are written and judged.
 pub(super) fn profile(bytes: &[u8]) {
@@ -10,6 +12,8 @@ pub(super) fn profile(bytes: &[u8]) {
     if let Ok(key) = KeyPath::parse(text) {
         assert_eq!(KeyPath::parse(&key.to_string()).as_ref(), Ok(&key), "a key's canonical form is the key");
     }
+    drop(Waiver::parse("waiver.toml", text));
+    let _ = KeySet::new().add_pem(bytes);
     for part in Part::ALL {
         let Ok(layer) = Layer::parse(part, Level::Baseline, text) else { continue };
         let Ok(profile) = Profile::build(Level::Restricted, vec![layer]) else { continue };
@@ -28,5 +32,7 @@ pub(super) fn profile(bytes: &[u8]) {
 pub(super) fn report(bytes: &[u8]) {
     if let Ok(report) = ProfileReport::parse(bytes) {
         assert_eq!(report.to_canonical(), bytes);
+        let (waived, _) = report.waived_by(&KeySet::new(), &["a"], OffsetDateTime::UNIX_EPOCH);
+        assert_eq!(waived.counts.waived, 0, "nobody's key excuses nothing");
     }
 }
